@@ -1,0 +1,3 @@
+from phikit.cli import main
+
+main()

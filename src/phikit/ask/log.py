@@ -1,0 +1,170 @@
+"""The request log: every answer a teacher gave, on disk before anybody sees it, so that it is never paid
+twice.
+
+A folder of append-only JSONL segments. Each process that writes begins a segment of its own, so a line that a
+kill tore in two stays the last of its file and is passed over; anything else unreadable is an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from phikit.records.ids import canonical_json, content_id
+from phikit.records.io import RowError
+
+State = Literal["ok", "truncated", "refused", "retryable", "final"]
+SEGMENT_BYTES = 64 << 20
+
+
+def request_key(model: str, payload: Mapping[str, Any], sample: int) -> str:
+    """H(model identity, exact payload, sample index). `max_tokens` is not in the payload: a higher limit is
+    the same question, asked again only where the lower one cut the answer."""
+    return content_id("ask", model, canonical_json(payload), str(sample))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One logged outcome. `truncated` was cut at `max_tokens`; `refused` by the model; `retryable` failed and
+    is asked again on the next run; `final` fails every time (`error` says why). Token counts are 0 when
+    unknown."""
+
+    key: str
+    state: State
+    text: str
+    max_tokens: int
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str = ""
+
+    def answers(self, max_tokens: int) -> bool:
+        """Whether this outcome stands for a request with this limit."""
+        if self.state == "truncated":
+            return self.max_tokens >= max_tokens
+        return self.state != "retryable"
+
+
+class RequestLog:
+    """Thread-safe. Keeps keys and file positions in memory, texts on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._files: list[int] = []
+        self._index: dict[str, tuple[int, int, int]] = {}  # key -> file, offset, bytes
+        self._out: int | None = None  # position in _files of the segment being written
+        self._size = 0
+        for path in sorted(folder.glob("segment-*.jsonl")):
+            self._load(path)
+
+    def get(self, key: str) -> Entry | None:
+        """The last outcome of a key."""
+        with self._lock:
+            if (place := self._index.get(key)) is None:
+                return None
+            file, offset, size = place
+            row = json.loads(os.pread(self._files[file], size, offset))
+        return _entry(row)
+
+    def append(self, entry: Entry, model: str, payload: Mapping[str, Any], sample: int) -> None:
+        """Writes and fsyncs one outcome. `model`, `payload` and `sample` are kept for tracing."""
+        row = {"key": entry.key, "state": entry.state, "text": entry.text, "max_tokens": entry.max_tokens}
+        row |= {"prompt_tokens": entry.prompt_tokens, "completion_tokens": entry.completion_tokens}
+        row |= {"error": entry.error, "model": model, "sample": sample, "payload": dict(payload)}
+        data = json.dumps(row, ensure_ascii=True).encode() + b"\n"
+        with self._lock:
+            if self._out is None or self._size + len(data) > SEGMENT_BYTES:
+                self._begin()
+            assert self._out is not None
+            fd = self._files[self._out]
+            done = 0
+            try:
+                while done < len(data):
+                    done += os.write(fd, data[done:])
+                os.fsync(fd)
+            except OSError:
+                # Half a line (disk full) must not be followed by another: go on in a new segment.
+                self._out = None
+                raise
+            self._index[entry.key] = (self._out, self._size, len(data))
+            self._size += len(data)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The current row of every key, in the order of the files."""
+        with self._lock:
+            places = sorted(self._index.values())
+        for file, offset, size in places:
+            yield json.loads(os.pread(self._files[file], size, offset))
+
+    def states(self) -> dict[str, int]:
+        """How many keys are in each state."""
+        counts: dict[str, int] = {}
+        for row in self.rows():
+            counts[row["state"]] = counts.get(row["state"], 0) + 1
+        return dict(sorted(counts.items()))
+
+    def close(self) -> None:
+        with self._lock:
+            for fd in self._files:
+                os.close(fd)
+            self._files, self._out = [], None
+            self._index.clear()
+
+    def __enter__(self) -> RequestLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def _load(self, path: Path) -> None:
+        self._files.append(os.open(path, os.O_RDONLY))
+        offset = 0
+        with path.open("rb") as f:
+            for number, line in enumerate(f, 1):
+                try:
+                    row = json.loads(line)
+                    key = _entry(row).key
+                except (ValueError, KeyError, TypeError) as e:
+                    if not line.endswith(b"\n"):
+                        break  # torn by a kill: the last line of its segment
+                    raise RowError(
+                        f"{path}, line {number}: not a request-log row ({e}); delete the line to ask again"
+                    ) from e
+                self._index[key] = (len(self._files) - 1, offset, len(line))
+                offset += len(line)
+
+    def _begin(self) -> None:
+        number = len(list(self.folder.glob("segment-*.jsonl")))
+        while True:  # another process may take the number first
+            try:
+                path = self.folder / f"segment-{number:05d}.jsonl"
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+                break
+            except FileExistsError:
+                number += 1
+        folder = os.open(self.folder, os.O_RDONLY)
+        os.fsync(folder)  # the segment's name must survive a power cut too
+        os.close(folder)
+        self._files.append(fd)
+        self._out, self._size = len(self._files) - 1, 0
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    names: Sequence[str] = (
+        "key",
+        "state",
+        "text",
+        "max_tokens",
+        "prompt_tokens",
+        "completion_tokens",
+        "error",
+    )
+    return Entry(**{n: row[n] for n in names})

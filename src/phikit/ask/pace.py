@@ -1,0 +1,93 @@
+"""How fast to ask an endpoint: an adaptive limit (AIMD), waits between attempts, and a circuit breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+
+
+class Gate:
+    """At most `limit` requests at once. The limit grows by one after a run of `limit` successes and is halved
+    on overload, once for all requests that were under way together."""
+
+    def __init__(self, most: int, start: int | None = None) -> None:
+        self.most = most
+        self.limit = max(1, min(start or most, most))
+        self.under_way = 0
+        self.generation = 0  # how often the limit was halved
+        self._successes = 0
+        self._queue: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self, *, first: bool = False) -> int:
+        """Waits for a place; returns the generation to hand to `overload`. `first`: before all who wait, for
+        what was begun already, so that a dead endpoint is noticed before every row was tried once."""
+        while self.under_way >= self.limit:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            (self._queue.appendleft if first else self._queue.append)(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake()  # the place this one was woken for goes to the next
+                raise
+        self.under_way += 1
+        return self.generation
+
+    def leave(self) -> None:
+        self.under_way -= 1
+        self._wake()
+
+    def success(self) -> None:
+        self._successes += 1
+        if self._successes >= self.limit and self.limit < self.most:
+            self.limit += 1
+            self._successes = 0
+            self._wake()
+
+    def overload(self, generation: int) -> None:
+        self._successes = 0
+        if generation == self.generation:
+            self.limit = max(1, self.limit // 2)
+            self.generation += 1
+
+    def _wake(self) -> None:
+        free = self.limit - self.under_way
+        while free > 0 and self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                free -= 1
+
+
+def backoff(attempt: int, base: float, cap: float) -> float:
+    """Seconds before attempt number `attempt` (1, 2, ...): exponential with jitter, so that many do not
+    return at the same moment."""
+    return min(cap, base * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
+
+
+class EndpointDown(RuntimeError):
+    """Too many requests in a row failed for good; the message holds the last error."""
+
+
+class Breaker:
+    """Opens after `limit` final failures without a success between them; then every request fails at once."""
+
+    def __init__(self, limit: int, name: str) -> None:
+        self.limit, self.name = limit, name
+        self.failures = 0
+        self.last = ""
+
+    def success(self) -> None:
+        self.failures = 0
+
+    def failure(self, error: str) -> None:
+        self.failures += 1
+        self.last = error
+
+    def check(self) -> None:
+        if self.failures >= self.limit:
+            raise EndpointDown(
+                f"{self.name}: {self.failures} requests in a row failed for good; the last: {self.last}. "
+                "Mend the endpoint and run again: what was answered is replayed for free"
+            )

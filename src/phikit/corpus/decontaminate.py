@@ -1,0 +1,199 @@
+"""Hybrid 13-gram and 7-gram decontamination against evaluation items (report appendix B.1).
+
+A text is contaminated when it shares a 13-gram that is not allowed with any item. Otherwise its distinct
+7-grams are compared with each item's: ratio = shared / min(7-grams of the text, 7-grams of the item), and the
+largest ratio decides: above `info` it is partial, from `contaminated` on it is contaminated. The report gives
+neither threshold nor the text normalization; ours are below and in docs/corpus.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from phikit.text import ngrams
+
+INFO = 0.2  # a fifth of an item's 7-grams: shared phrasing, worth a look
+CONTAMINATED = 0.5  # half of them: the item itself, edited
+# Answer-option boilerplate that many items share, as in the report's examples of allowed 13-grams.
+ALLOWED = (
+    "a. i only b. ii only c. iii only d. i and ii only e. i and iii only f. ii and iii only g. all",
+    "(a) i only (b) ii only (c) both i and ii (d) neither i nor ii",
+    "a. true, true b. false, false c. true, false d. false, true",
+    "a. all of the above b. none of the above c. both a and b d. neither a nor b",
+)
+_PAIRS = 1 << 22  # (7-gram, item) pairs looked at together: bounds memory when items share their phrasing
+
+Verdict = Literal["clean", "partial", "contaminated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a text shares with the evaluation items.
+
+    rule: the n-gram rule that decided, or "". item: the item of that rule. overlap, ratio: distinct 7-grams
+    shared with that item. span: character span, in the text, of the longest run of shared n-grams.
+    """
+
+    verdict: Verdict = "clean"
+    rule: Literal["", "13-gram", "7-gram"] = ""
+    item: str = ""
+    overlap: int = 0
+    ratio: float = 0.0
+    span: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """(n-gram, item) pairs sorted by n-gram, then item, behind a 2^22-bit filter."""
+
+    grams: np.ndarray  # uint64 [P]
+    items: np.ndarray  # int64 [P]
+    seen: np.ndarray  # bool [2^22]
+
+    @classmethod
+    def of(cls, grams: np.ndarray, items: np.ndarray) -> _Table:
+        order = np.lexsort((items, grams))
+        seen = np.zeros(1 << 22, bool)
+        seen[grams >> np.uint64(42)] = True
+        return cls(grams[order], items[order], seen)
+
+    def find(self, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(position in `grams`, first pair, end of its pairs) of each gram that is in the table."""
+        at = np.flatnonzero(self.seen[grams >> np.uint64(42)])
+        left = np.searchsorted(self.grams, grams[at], side="left")
+        right = np.searchsorted(self.grams, grams[at], side="right")
+        hit = right > left
+        return at[hit], left[hit], right[hit]
+
+
+class EvalIndex:
+    """The n-grams of evaluation items.
+
+    references: (item id, text) pairs, all of an item's text in one string. allowed: texts whose 13-grams are
+    not evidence. `too_short` counts items with fewer than 7 words, which no n-gram rule can find.
+    """
+
+    def __init__(self, references: Iterable[tuple[str, str]], allowed: Iterable[str] = ALLOWED) -> None:
+        pairs = list(references)
+        self.ids = [str(item) for item, _ in pairs]
+        w = ngrams.words([text for _, text in pairs])
+        self._thirteen, _ = _table(w, 13)
+        self._seven, self._sizes = _table(w, 7)
+        self._allowed = np.unique(ngrams.ngrams(ngrams.words(list(allowed)), 13)[0])
+        self.too_short = int((self._sizes == 0).sum())
+
+    def check(
+        self, w: ngrams.Words, *, info: float = INFO, contaminated: float = CONTAMINATED
+    ) -> list[Match]:
+        """One Match for each text of `w`. Raises ValueError unless 0 <= info <= contaminated <= 1."""
+        if not 0 <= info <= contaminated <= 1:
+            raise ValueError(
+                "decontamination needs 0 <= info <= contaminated <= 1, "
+                f"got info {info}, contaminated {contaminated}"
+            )
+        matches = [Match()] * len(w)
+        thirteen = self._hits13(w)
+        for text, at, item, overlap, ratio in self._best7(w, {t: item for t, (item, _) in thirteen.items()}):
+            if text in thirteen:
+                span = _span(w, text, thirteen[text][1], 13)
+                matches[text] = Match("contaminated", "13-gram", self.ids[item], overlap, ratio, span)
+            elif ratio > info:
+                verdict = "contaminated" if ratio >= contaminated else "partial"
+                matches[text] = Match(
+                    verdict, "7-gram", self.ids[item], overlap, ratio, _span(w, text, at, 7)
+                )
+        return matches
+
+    def _hits13(self, w: ngrams.Words) -> dict[int, tuple[int, np.ndarray]]:
+        """text -> (item of its first 13-gram that counts, word positions of all that count)."""
+        grams, offsets = ngrams.ngrams(w, 13)
+        at, left, _ = self._thirteen.find(grams)
+        keep = ~np.isin(grams[at], self._allowed)
+        at, left = at[keep], left[keep]
+        text = np.searchsorted(offsets, at, side="right") - 1
+        hits = {}
+        for t, first, last in _runs(text):
+            item = int(self._thirteen.items[left[first]])
+            hits[t] = (item, at[first:last] - offsets[t])
+        return hits
+
+    def _best7(self, w: ngrams.Words, fixed: dict[int, int]):
+        """(text, word positions of the shared 7-grams, item, overlap, ratio) of each text that shares one.
+
+        The item is the one with the largest ratio (the first of equals), or the text's item in `fixed`.
+        """
+        grams, offsets = ngrams.ngrams(w, 7)
+        at, left, right = self._seven.find(grams)
+        text = np.searchsorted(offsets, at, side="right") - 1
+        total = np.diff(ngrams.distinct(grams, offsets)[1])
+        runs = list(_runs(text))
+        cost = ngrams.offsets_of(right - left)
+        while runs:
+            # Take texts until the pairs to count reach the bound: at least one.
+            n = 1
+            while n < len(runs) and cost[runs[n][2]] - cost[runs[0][1]] <= _PAIRS:
+                n += 1
+            some, runs = runs[:n], runs[n:]
+            lo, hi = some[0][1], some[-1][2]
+            width = right[lo:hi] - left[lo:hi]
+            item = self._seven.items[ngrams.ranges(left[lo:hi], width)]
+            place = np.repeat(np.arange(lo, hi), width)
+            # Distinct 7-grams: count a (text, gram, item) once however often the text repeats the gram.
+            order = np.lexsort((place, item, left[place], text[place]))
+            item, place = item[order], place[order]
+            first = np.ones(len(item), bool)
+            first[1:] = (item[1:] != item[:-1]) | (left[place][1:] != left[place][:-1])
+            first[1:] |= text[place][1:] != text[place][:-1]
+            item, place = item[first], place[first]
+            key = text[place] * len(self.ids) + item
+            keys, overlap = np.unique(key, return_counts=True)
+            texts, items = keys // len(self.ids), keys % len(self.ids)
+            ratio = overlap / np.minimum(total[texts], self._sizes[items])
+            for (t, a, b), (_, x, y) in zip(some, _runs(texts)):
+                best = x + int(np.argmax(ratio[x:y]))
+                if t in fixed:
+                    best = x + int(np.searchsorted(items[x:y], fixed[t]))
+                mine = [p for p in range(a, b) if items[best] in self._seven.items[left[p] : right[p]]]
+                where = at[mine] - offsets[t]
+                yield t, where, int(items[best]), int(overlap[best]), float(ratio[best])
+
+
+def decontaminate(
+    texts: Sequence[str],
+    references: Iterable[tuple[str, str]],
+    *,
+    info: float = INFO,
+    contaminated: float = CONTAMINATED,
+    allowed: Iterable[str] = ALLOWED,
+) -> list[Match]:
+    """One Match for each of `texts`: EvalIndex for callers that check once."""
+    return EvalIndex(references, allowed).check(ngrams.words(texts), info=info, contaminated=contaminated)
+
+
+def _table(w: ngrams.Words, n: int) -> tuple[_Table, np.ndarray]:
+    """The table of the items' distinct n-grams, and how many each item has."""
+    grams, offsets = ngrams.distinct(*ngrams.ngrams(w, n))
+    sizes = np.diff(offsets)
+    return _Table.of(grams, np.repeat(np.arange(len(sizes)), sizes)), sizes
+
+
+def _runs(values: np.ndarray) -> Iterable[tuple[int, int, int]]:
+    """(value, first, end) of each run of equal values."""
+    cuts = np.flatnonzero(np.diff(values)) + 1
+    edges = np.concatenate([[0], cuts, [len(values)]]) if len(values) else np.zeros(1, int)
+    for first, end in pairwise(edges):
+        yield int(values[first]), int(first), int(end)
+
+
+def _span(w: ngrams.Words, text: int, positions: np.ndarray, n: int) -> tuple[int, int]:
+    """Character span of the longest run of consecutive n-grams (the first of equals)."""
+    cuts = np.flatnonzero(np.diff(positions) > 1) + 1
+    runs = np.split(positions, cuts)
+    longest = max(runs, key=len)
+    base = w.offsets[text]
+    return int(w.starts[base + longest[0]]), int(w.ends[base + longest[-1] + n - 1])

@@ -1,0 +1,106 @@
+"""The engine protocol: generate and score. Token ids cross the border, never strings.
+
+An engine is a checkpoint folder (`TorchEngine`), a GGUF in a llama.cpp child process (`LlamaEngine`), an
+OpenAI-compatible endpoint (`RemoteEngine`) or a script (`ScriptedEngine`, for tests). Who calls one knows none
+of them: `synth`, `preference` and `evals` see this page only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from phikit.records.types import Completion, Score, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """`numerics`: exact-fp32 | bf16 | gguf:<type> | remote | scripted. Results of different classes are only
+    compared statistically. `context` is in tokens."""
+
+    name: str
+    context: int
+    vocab: int
+    numerics: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenRequest:
+    """`n` samples from one prompt. temperature 0 is greedy. `seed` decides every sample alone: the result does not
+    depend on which other requests share the batch (exactly so in fp32). `stop_ids` end a completion and are
+    kept as its last token; `stop` strings end it and are cut from the text."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop_ids: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    grammar: str | None = None  # GBNF; only engines that say so honour it, others raise
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens an engine processed since it was opened: prefilled (computed, not reused) and generated."""
+
+    prefilled: int = 0
+    generated: int = 0
+
+
+class PromptTooLong(ValueError):
+    """A prompt (plus one token) does not fit the context: the numbers are in the message. Never cut silently."""
+
+
+class Engine(Protocol):
+    info: EngineInfo
+
+    @property
+    def usage(self) -> Usage: ...
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; special-token strings in it are text, not specials."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; special tokens are left out."""
+        ...
+
+    def render(self, turns: Sequence[Turn]) -> list[int]:
+        """Ids of a conversation with an open assistant header at its end (the model's own chat template)."""
+        ...
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end an assistant turn (end of turn, end of text)."""
+        ...
+
+    def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, list[Completion]]]:
+        """(request index, its n completions) as they finish, in any order."""
+        ...
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Log-likelihood of each continuation given its context, in order."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class Counter:
+    """What engines keep to report `usage`."""
+
+    prefilled: int = 0
+    generated: int = 0
+    extra: dict[str, int] = field(default_factory=dict)
+
+    def usage(self) -> Usage:
+        return Usage(self.prefilled, self.generated)

@@ -1,0 +1,91 @@
+"""Batches from packed shards. The state is one integer: rows consumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from phikit.mixture.order import Order, Phase
+from phikit.mixture.pack import pack
+from phikit.mixture.shards import WEIGHT_SCALE, TokenShard
+from phikit.records.ids import seed_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Numpy arrays of shape [B, T]. `weight` is the loss weight of `targets` (0 where there is none);
+    `segment` is the document within the row (-1 padding), `position` counts from 0 in each document."""
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    weight: np.ndarray
+    segment: np.ndarray
+    position: np.ndarray
+    source: tuple[str, ...]  # per row
+
+    def slice(self, a: int, b: int) -> Batch:
+        arrays = (self.tokens, self.targets, self.weight, self.segment, self.position)
+        return Batch(*(x[a:b] for x in arrays), self.source[a:b])
+
+
+class PackedSource:
+    """One shard packed into rows of `context` tokens."""
+
+    def __init__(self, shard: TokenShard, context: int, seed: int, documents: np.ndarray | None = None) -> None:
+        """`documents`: indices to use (repeats upweight), default all; packed in an order drawn from `seed`."""
+        self.shard, self.context = shard, context
+        order = np.arange(shard.documents) if documents is None else documents
+        order = order[np.random.default_rng(seed).permutation(len(order))]
+        self.pieces, self.offsets = pack(shard.lengths, context, order)
+        self.rows = len(self.offsets) - 1
+
+    def fill(self, row: int, tokens: np.ndarray, weight: np.ndarray, segment: np.ndarray, position: np.ndarray) -> None:
+        """Writes one row's tokens, own weights, segments and positions into 1-D views of length `context`."""
+        at = 0
+        for number, (d, start, end) in enumerate(self.pieces[self.offsets[row] : self.offsets[row + 1]]):
+            a, n = self.shard.offsets[d] + start, end - start
+            tokens[at : at + n] = self.shard.tokens[a : a + n]
+            weight[at : at + n] = self.shard.weights[a : a + n]
+            segment[at : at + n] = number
+            position[at : at + n] = np.arange(n)
+            at += n
+
+
+class Loader:
+    """`batch(first, count)`: rows first .. first + count - 1 of the order; random access, so that any number of
+    ranks and any resume point see the same data."""
+
+    def __init__(self, sources: Mapping[str, PackedSource], phases: Sequence[Phase], seed: int, pad: int) -> None:
+        self.sources, self.pad = dict(sources), pad
+        self.context = next(iter(sources.values())).context
+        self.order = Order(phases, {s: p.rows for s, p in sources.items()}, seed)
+
+    def batch(self, first: int, count: int) -> Batch:
+        shape = (count, self.context)
+        tokens = np.full(shape, self.pad, dtype=np.int64)
+        own = np.zeros(shape, dtype=np.float32)
+        segment = np.full(shape, -1, dtype=np.int64)
+        position = np.zeros(shape, dtype=np.int64)
+        names = []
+        for b in range(count):
+            name, row = self.order.row(first + b)
+            self.sources[name].fill(row, tokens[b], own[b], segment[b], position[b])
+            names.append(name)
+        return finish(tokens, own, segment, position, tuple(names))
+
+
+def finish(tokens: np.ndarray, own: np.ndarray, segment: np.ndarray, position: np.ndarray, source=()) -> Batch:
+    """Targets are the next token of the same document; the weight of a target is that token's own weight."""
+    targets, weight = np.zeros_like(tokens), np.zeros_like(own)
+    targets[:, :-1] = tokens[:, 1:]
+    same = (segment[:, 1:] == segment[:, :-1]) & (segment[:, 1:] >= 0)
+    weight[:, :-1] = own[:, 1:] / WEIGHT_SCALE * same
+    return Batch(tokens, targets, weight, segment, position, source)
+
+
+def open_sources(folder: Path, names: Sequence[str], context: int, seed: int) -> dict[str, PackedSource]:
+    """Packed sources from shard folders `folder/<name>`."""
+    return {n: PackedSource(TokenShard.load(folder / n), context, seed_of(seed, "pack", n)) for n in names}

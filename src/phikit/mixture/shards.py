@@ -1,0 +1,87 @@
+"""Token shards: documents of one source as ids, loss weights and offsets, memory-mapped.
+
+A shard folder holds `tokens.npy` (uint32), `weights.npy` (uint8, loss weight x 100) and `offsets.npy` (int64,
+one more than documents), and `ids.txt` (a document id a line, for provenance).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from phikit.records.io import atomic_path, write_text
+from phikit.records.types import Dialog, Document
+from phikit.text import chat
+from phikit.text.tokenizer import Tokenizer
+
+WEIGHT_SCALE = 100
+
+
+@dataclass(frozen=True)
+class TokenShard:
+    """Document d is tokens[offsets[d]:offsets[d+1]]; weights say how much each token counts as a target."""
+
+    tokens: np.ndarray
+    weights: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def documents(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    @classmethod
+    def load(cls, folder: Path) -> TokenShard:
+        return cls(*(np.load(folder / f"{n}.npy", mmap_mode="r") for n in ("tokens", "weights", "offsets")))
+
+    def save(self, folder: Path, ids: Sequence[str]) -> None:
+        for name in ("tokens", "weights", "offsets"):
+            with atomic_path(folder / f"{name}.npy") as tmp, tmp.open("wb") as f:
+                np.save(f, getattr(self, name))
+        write_text(folder / "ids.txt", "".join(i + "\n" for i in ids))
+
+
+def encode_document(
+    tokenizer: Tokenizer, document: Document, *, answer_weight: float = 1.0, other_weight: float = 1.0
+) -> tuple[list[int], list[int]]:
+    """Ids with an end-of-text, and their weights. `meta["answers"]` holds character spans that count
+    `answer_weight`; everything else counts `other_weight`. Without spans the whole text counts 1."""
+    spans = document.meta.get("answers")
+    if spans is None:
+        ids = tokenizer.encode(document.text)
+        return [*ids, tokenizer.end_of_text], [WEIGHT_SCALE] * (len(ids) + 1)
+    ids, offsets = tokenizer.encode_with_offsets(document.text)
+    high, low = round(answer_weight * WEIGHT_SCALE), round(other_weight * WEIGHT_SCALE)
+    weights = [high if any(a < end and b > start for start, end in spans) else low for a, b in offsets]
+    return [*ids, tokenizer.end_of_text], [*weights, high]
+
+
+def encode_dialog(tokenizer: Tokenizer, dialog: Dialog) -> tuple[list[int], list[int]]:
+    """Ids and weights of a chat: only assistant content and its end-of-turn count. A dialog in which nothing
+    counts is an error that names it: it would train on nothing, silently."""
+    rendered = chat.render(tokenizer, dialog.turns)
+    if not any(rendered.train):
+        raise ValueError(f"dialog {dialog.id} ({dialog.source}) has no assistant turn to train on")
+    return list(rendered.tokens), [WEIGHT_SCALE * t for t in rendered.train]
+
+
+def make_shard(encoded: Iterable[tuple[list[int], list[int]]]) -> TokenShard:
+    tokens: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    offsets = [0]
+    for ids, w in encoded:
+        tokens.append(np.asarray(ids, dtype=np.uint32))
+        weights.append(np.asarray(w, dtype=np.uint8))
+        offsets.append(offsets[-1] + len(ids))
+    empty = np.zeros(0, dtype=np.uint32)
+    return TokenShard(
+        np.concatenate(tokens) if tokens else empty,
+        np.concatenate(weights) if weights else empty.astype(np.uint8),
+        np.asarray(offsets, dtype=np.int64),
+    )

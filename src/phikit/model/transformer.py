@@ -1,0 +1,164 @@
+"""The Phi-4 network: pre-norm decoder, grouped-query attention, half-rotation RoPE, SwiGLU, no biases.
+
+Same numbers as Hugging Face's Phi3ForCausalLM (facts section 1.3; tests/numerics). The projections q, k, v
+and gate, up are separate here and fused by one name table on the way out (`model/hf.py`). This file knows no
+parallelism, no loss and no tokenizer. Shapes: B batch, T time, D width, N heads, K kv heads, H head dim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from phikit.model.attention import attend, document_mask
+from phikit.model.config import ModelConfig
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.float()
+        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * scaled.to(x.dtype)
+
+
+def rope_table(positions: torch.Tensor, head_dim: int, base: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos, sin of shape positions.shape + [H], fp32; the two halves of a head rotate together (NeoX form)."""
+    inverse = 1.0 / base ** (torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
+    angle = positions[..., None].float() * inverse
+    angle = torch.cat((angle, angle), dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x_BNTH: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    a, b = x_BNTH.chunk(2, dim=-1)
+    return x_BNTH * cos + torch.cat((-b, a), dim=-1) * sin
+
+
+@dataclass
+class KVCache:
+    """Keys and values of one layer: [B, K, S_max, H] each, `S` of them filled."""
+
+    k: torch.Tensor
+    v: torch.Tensor
+
+
+class Attention(nn.Module):
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = c.heads, c.kv_heads, c.head_dim
+        self.q = nn.Linear(c.width, c.heads * c.head_dim, bias=False)
+        self.k = nn.Linear(c.width, c.kv_heads * c.head_dim, bias=False)
+        self.v = nn.Linear(c.width, c.kv_heads * c.head_dim, bias=False)
+        self.o = nn.Linear(c.heads * c.head_dim, c.width, bias=False)
+
+    def forward(self, x_BTD, rope, mask, cache: KVCache | None = None, at: int = 0) -> torch.Tensor:
+        b, t, _ = x_BTD.shape
+        q = self.q(x_BTD).view(b, t, self.heads, self.head_dim).transpose(1, 2)
+        k = self.k(x_BTD).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = self.v(x_BTD).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
+        cos, sin = rope
+        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        if cache is not None:
+            cache.k[:, :, at : at + t], cache.v[:, :, at : at + t] = k, v
+            k, v = cache.k[:, :, : at + t], cache.v[:, :, : at + t]
+        out = attend(q, k, v, mask)
+        return self.o(out.transpose(1, 2).reshape(b, t, -1))
+
+
+class MLP(nn.Module):
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(c.width, c.ffn, bias=False)
+        self.up = nn.Linear(c.width, c.ffn, bias=False)
+        self.down = nn.Linear(c.ffn, c.width, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        self.attn_norm = RMSNorm(c.width, c.norm_eps)
+        self.attn = Attention(c)
+        self.mlp_norm = RMSNorm(c.width, c.norm_eps)
+        self.mlp = MLP(c)
+
+    def forward(self, x, rope, mask, cache: KVCache | None = None, at: int = 0) -> torch.Tensor:
+        x = x + self.attn(self.attn_norm(x), rope, mask, cache, at)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Transformer(nn.Module):
+    """`forward` gives hidden states [B, T, D] after the final norm; the head is `head_weight` [V, D], applied
+    by `model.logprob` so that [B, T, V] is never built."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.head = None if config.tied else nn.Linear(config.width, config.vocab, bias=False)
+
+    @property
+    def head_weight(self) -> torch.Tensor:
+        return self.embed.weight if self.head is None else self.head.weight
+
+    def forward(
+        self, tokens_BT: torch.Tensor, positions_BT: torch.Tensor, segments_BT: torch.Tensor | None
+    ) -> torch.Tensor:
+        """`segments_BT` None: one document a row, plain causal attention."""
+        mask = None if segments_BT is None else document_mask(segments_BT)
+        cos, sin = rope_table(positions_BT, self.config.head_dim, self.config.rope_base)
+        rope = cos[:, None], sin[:, None]
+        x = self.embed(tokens_BT)
+        for block in self.blocks:
+            x = block(x, rope, mask)
+        return self.norm(x)
+
+    def extend(
+        self,
+        tokens_BT: torch.Tensor,
+        positions_BT: torch.Tensor,
+        caches: list[KVCache],
+        at: int,
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Hidden states of T further tokens on top of `at` cached ones; fills the caches. `mask` is
+        [B, 1, T, at + T] bool."""
+        cos, sin = rope_table(positions_BT, self.config.head_dim, self.config.rope_base)
+        rope = cos[:, None], sin[:, None]
+        x = self.embed(tokens_BT)
+        for block, cache in zip(self.blocks, caches):
+            x = block(x, rope, mask, cache, at)
+        return self.norm(x)
+
+
+def build(config: ModelConfig, seed: int) -> Transformer:
+    """A freshly initialised network. Each parameter is drawn from a stream seeded by (seed, its name), so the
+    weights are the same on any number of ranks and in any build order."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith("norm.weight"):
+                p.fill_(1.0)
+                continue
+            digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+            g = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+            std = config.init_std
+            if name.endswith(("attn.o.weight", "mlp.down.weight")):
+                std /= (2 * config.layers) ** 0.5  # GPT-2's scaling of what is added to the residual stream
+            p.normal_(0.0, std, generator=g)
+    return model

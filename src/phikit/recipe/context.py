@@ -1,0 +1,38 @@
+"""What a stage gets: its part of the recipe, its inputs, and the folder it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phikit.recipe.schema import Recipe
+from phikit.records.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """`config` is the stage's own section; `work` (= out/.work) is kept for a resume and gone when the stage
+    is done. Every other section that it reads through `ctx.recipe.<section>` enters its fingerprint."""
+
+    name: str
+    recipe: Recipe
+    config: Any
+    inputs: Mapping[str, Artifact]
+    out: Path
+    work: Path
+    seed: int
+
+    @property
+    def root(self) -> Path:
+        """The folder of the run: timings.json and the copies of the report are here."""
+        return self.out.parent
+
+    def file(self, stage: str, name: str) -> Path:
+        """A file that an input stage wrote; the error says which stage lacks which file."""
+        if stage not in self.inputs:
+            raise ValueError(
+                f"stage {self.name} reads {stage}, which is not among its inputs: add it to NEEDS"
+            )
+        return self.inputs[stage].file(name)

@@ -1,0 +1,181 @@
+"""The cost of a recipe before any compute: tokens, parameters, FLOPs, memory, disk, optimizer steps.
+
+FLOPs of training are 6 N D, with N the parameters that multiply (an untied input embedding only looks up),
+plus causal attention, 6 x layers x width x context for each token. Numbers of rollouts and pairs are not
+known before the run; their stages show the upper bound that the recipe sets, or a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from phikit.recipe.schema import Dpo, Model, Recipe, Train
+from phikit.recipe.units import show_bytes, show_count
+
+TRAINED = ("pretrain", "midtrain", "sft", "dpo1", "dpo2")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one rank of training."""
+
+    weights: int  # fp32 masters, and the bf16 copy the forward pass uses
+    gradients: int  # fp32
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+@dataclass(frozen=True)
+class Line:
+    """One stage. `tokens` are trained or generated; None: decided by the data."""
+
+    stage: str
+    what: str
+    tokens: int | None = None
+    steps: int | None = None
+    flops: float | None = None
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    scale: str
+    parameters: int
+    lines: tuple[Line, ...]
+    layout: tuple[str, ...]  # remarks in words; those that begin with `error:` cannot run
+    disk: int
+
+
+def parameters(model: Model) -> int:
+    """Weights of the network (14,659,507,200 for Phi-4)."""
+    head = model.width // model.heads
+    attention = model.width * head * (model.heads + 2 * model.kv_heads) + model.width * model.heads * head
+    mlp = 3 * model.width * model.ffn
+    embeddings = model.vocab * model.width * (1 if model.tied else 2)
+    return embeddings + model.layers * (attention + mlp + 2 * model.width) + model.width
+
+
+def train_flops(model: Model, tokens: int, context: int) -> float:
+    """FLOPs of forward and backward passes over `tokens` tokens in full rows of `context`."""
+    multiplying = parameters(model) - (0 if model.tied else model.vocab * model.width)
+    return tokens * (6.0 * multiplying + 6.0 * model.layers * model.width * context)
+
+
+def train_memory(recipe: Recipe, train: Train) -> Memory:
+    """Bytes on one rank, from the sizes of the tensors alone (allocator and library overhead are not in it).
+
+    Activations: what backward needs of each layer with a fused attention and no recomputation, for one
+    microbatch; logits are chunked and left out.
+    """
+    model, layout = recipe.model, recipe.layout
+    n = parameters(model)
+    shard = -(-n // (layout.fsdp * layout.tp))
+    half = layout.precision == "bf16"
+    embeddings = model.vocab * model.width * (1 if model.tied else 2)
+    # Muon keeps one moment for hidden matrices; embeddings and norms stay with AdamW and its two.
+    moments = 2 * n if train.optimizer == "adamw" else (n - embeddings) + 2 * embeddings
+    rows = train.micro or -(-train.batch // layout.fsdp)
+    kv = model.width // model.heads * model.kv_heads
+    per_token = model.layers * (5 * model.width + (model.width + 2 * kv) + 3 * model.ffn) * (2 if half else 4)
+    return Memory(
+        weights=shard * (6 if half else 4),
+        gradients=shard * 4,
+        optimizer=4 * -(-moments // (layout.fsdp * layout.tp)),
+        activations=rows * train.context * per_token // (layout.tp * layout.cp),
+    )
+
+
+def layout_remarks(recipe: Recipe) -> tuple[str, ...]:
+    """Whether the layout fits the network, in words."""
+    model, layout = recipe.model, recipe.layout
+    degrees = [d for d in range(1, model.kv_heads + 1) if model.kv_heads % d == 0]
+    allowed = f"{{{', '.join(str(d) for d in degrees)}}}"
+    ranks = layout.fsdp * layout.tp * layout.cp
+    remarks = [
+        f"{ranks:,} ranks = fsdp {layout.fsdp} x tp {layout.tp} x cp {layout.cp}; {model.kv_heads} KV heads: "
+        f"tp, cp and their product in {allowed}"
+    ]
+    if layout.tp * layout.cp not in degrees:
+        remarks.append(
+            f"error: tp {layout.tp} x cp {layout.cp} does not divide the {model.kv_heads} KV heads: set "
+            f"layout.tp and layout.cp so that their product is in {allowed}"
+        )
+    for name in TRAINED:
+        train: Train | None = getattr(recipe, name)
+        if train and train.batch % layout.fsdp:
+            remarks.append(
+                f"error: {name}.batch {train.batch} is not a multiple of layout.fsdp {layout.fsdp}"
+            )
+        elif train and train.micro and (train.batch // layout.fsdp) % train.micro:
+            each = train.batch // layout.fsdp
+            remarks.append(f"error: {name}.micro {train.micro} does not divide the {each} rows of a rank")
+    return tuple(remarks)
+
+
+def disk_bytes(recipe: Recipe, stages: Collection[str]) -> int:
+    """What the stages may write, generously: data, checkpoints with optimizer state, GGUF files."""
+    n = parameters(recipe.model)
+    need = 200_000_000
+    if recipe.corpus and "corpus" in stages:
+        need += 2 * (recipe.corpus.max_bytes.code + recipe.corpus.max_bytes.text)
+    if recipe.pretrain and "mixture" in stages:
+        need += 4 * recipe.pretrain.tokens
+    # A stage ends as a Hugging Face folder and keeps weights and two moments in .work while it runs.
+    need += (4 * n) * sum(s in TRAINED for s in stages) + (12 * n if any(s in TRAINED for s in stages) else 0)
+    if recipe.export and "export" in stages:
+        need += (6 * n) * len(recipe.export.gguf)
+    return need
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """The plan of a recipe; nothing is computed or read."""
+    lines = tuple(_line(recipe, name) for name in recipe.stages)
+    return Plan(
+        recipe.scale,
+        parameters(recipe.model),
+        lines,
+        layout_remarks(recipe),
+        disk_bytes(recipe, recipe.stages),
+    )
+
+
+def _line(recipe: Recipe, name: str) -> Line:
+    section = getattr(recipe, name)
+    if isinstance(section, Train):
+        return _train_line(recipe, name, section)
+    if name == "corpus":
+        size = section.max_bytes.code + section.max_bytes.text
+        return Line(name, f"up to {show_bytes(size)} of code and text")
+    if name == "synth":
+        budget = recipe.teacher.budget
+        what = f"{show_count(section.dialogs)} dialogs, {show_count(section.questions)} questions; teacher"
+        return Line(name, f"{what} {recipe.teacher.model}", tokens=budget)
+    if name == "tokenizer":
+        return Line(name, f"{section.kind}, {recipe.model.vocab:,} ids")
+    if name == "mixture":
+        return Line(name, ", ".join(f"{k} {v:.0%}" for k, v in section.fractions.items()))
+    if name == "pivotal":
+        what = f"{show_count(section.questions)} questions, {section.rollouts} rollouts per estimate"
+        return Line(name, what, tokens=section.budget or None)
+    if name == "judged":
+        most = section.prompts * section.samples * section.max_tokens
+        return Line(name, f"{show_count(section.prompts)} prompts x {section.samples}", tokens=most)
+    if name == "eval":
+        return Line(name, f"{section.problems:,} problems x {section.samples} samples")
+    return Line(name, "GGUF " + ", ".join(section.gguf) if name == "export" else "one page")
+
+
+def _train_line(recipe: Recipe, name: str, train: Train) -> Line:
+    memory = train_memory(recipe, train)
+    kind = "DPO" if isinstance(train, Dpo) else "LM"
+    what = f"{kind}, {train.optimizer}, lr {train.lr:g}, {train.batch:,} rows x {train.context:,}"
+    tokens: int | None = getattr(train, "tokens", None)
+    if tokens is None:
+        return Line(name, f"{what}, {getattr(train, 'epochs', 1):g} epochs", memory=memory)
+    steps = -(-tokens // (train.batch * train.context))
+    return Line(name, what, tokens, steps, train_flops(recipe.model, tokens, train.context), memory)

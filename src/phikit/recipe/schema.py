@@ -1,0 +1,329 @@
+"""The recipe: every key that a recipe file may hold, with its unit, default and meaning.
+
+Sections are frozen pydantic models that refuse unknown keys. To add a key, add one line to its section. A key
+that shapes a stage's bytes belongs into that stage's section, or into a section that the stage reads.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from phikit.recipe.scales import SCALES
+from phikit.recipe.units import Bytes, ContextLength, Count, Multiple, Share
+
+Rows = Annotated[Count, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fractions = dict[str, Share]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class World(Section):
+    """The closed world whose answers are checked by execution (design section 4)."""
+
+    problems: Rows = 20000
+    operands: Rows = 20  # numbers run from 0 to this
+    steps: tuple[int, int] = (2, 3)  # least and most operations of a problem
+    heldout_problems: Rows = 1000
+    preference_problems: Rows = 400
+
+
+class Model(Section):
+    """The network: Phi3ForCausalLM layout (report section 3; released configuration)."""
+
+    layers: Rows
+    width: Rows
+    heads: Rows
+    kv_heads: Rows
+    ffn: Rows
+    vocab: Rows
+    tied: bool = False
+    context: ContextLength = 4096  # of pretraining
+    rope_base: Positive = 10000.0  # of pretraining
+    norm_eps: Positive = 1e-5
+    init_std: Positive = 0.02
+
+    @model_validator(mode="after")
+    def _fits(self) -> Model:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        return self
+
+
+class Teacher(Section):
+    """Who answers prompts: `smollm2` (embedded) or the URL of an OpenAI-compatible endpoint."""
+
+    model: str = "smollm2"
+    budget: Count = 0  # tokens, prompts and answers together
+    slots: Rows = 2  # requests under way at once
+
+
+class Layout(Section):
+    """How the training is laid out on machines; it changes no result beyond rounding."""
+
+    fsdp: Rows = 1
+    tp: Rows = 1
+    cp: Rows = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+
+
+class CorpusBytes(Section):
+    code: Bytes
+    text: Bytes
+
+
+class Folder(Section):
+    """Your own documents; `source` is their name in the mixture, rows hold their text under `text_key`."""
+
+    path: str
+    source: str = "text"
+    text_key: str = "text"
+
+
+class Decontaminate(Section):
+    """Hybrid 13/7-gram rule of report appendix B.1; both thresholds are not disclosed."""
+
+    info: Share = 0.1
+    contaminated: Share = 0.4
+    against: tuple[str, ...] = ()  # folders of benchmark files, beside the recipe's own held-out sets
+
+
+class Corpus(Section):
+    languages: tuple[str, ...] = ("en",)
+    max_bytes: CorpusBytes
+    folders: tuple[Folder, ...] = ()
+    decontaminate: Decontaminate = Decontaminate()
+    heldout: Share = 0.02
+
+
+class Synth(Section):
+    forms: tuple[Literal["agents", "revision", "reversal", "rewrite", "plurality"], ...] = (
+        "agents", "revision", "reversal", "rewrite", "plurality",
+    )  # fmt: skip
+    dialogs: Rows = 20000
+    questions: Rows = 2000
+    max_tokens: Rows = 256  # of one teacher answer
+
+
+class Tokenizer(Section):
+    kind: Literal["trained", "cl100k"] = "trained"
+    sample: Bytes = 4_000_000  # bytes of text a trained tokenizer sees
+
+
+class Phase(Section):
+    """A part of pretraining that ends at `until` (share of its tokens)."""
+
+    until: Share
+    context: ContextLength
+    fractions: Fractions
+
+    @model_validator(mode="after")
+    def _whole(self) -> Phase:
+        _sums_to_one(self.fractions)
+        return self
+
+
+class Mixture(Section):
+    """Fractions of the pretraining tokens; epochs follow from them (report section 3.2, Table 5)."""
+
+    fractions: Fractions
+    phases: tuple[Phase, ...] = ()
+    answer_weight: NotNegative = 1.0  # loss weight of answer tokens
+    other_weight: NotNegative = 1.0  # loss weight of all others
+    max_epochs: Multiple = 20.0  # a source that would be repeated more often is an error
+
+    @model_validator(mode="after")
+    def _whole(self) -> Mixture:
+        _sums_to_one(self.fractions)
+        ends = [p.until for p in self.phases]
+        if ends and (ends != sorted(set(ends)) or ends[-1] != 1):
+            raise ValueError(f"phases must end at rising shares, the last at 100%, got {ends}")
+        return self
+
+
+class Train(Section):
+    """One training run. `batch` is rows of `context` tokens per optimizer step, over all ranks."""
+
+    context: ContextLength
+    rope_base: Positive = 10000.0
+    batch: Rows
+    micro: Rows | None = None  # rows per forward pass and rank; without it batch / fsdp
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: Positive
+    warmup: Share = 0.01  # share of the steps
+    final_lr: Share = 0.0  # share of `lr` at the last step
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: NotNegative = 0.1
+    clip: Positive = 1.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: Positive = 1e-8
+    seed: int | None = None  # without it the recipe's
+
+
+class Pretrain(Train):
+    """Report section 3."""
+
+    tokens: Count
+
+
+class Midtrain(Train):
+    """Longer context, higher RoPE base, long documents and replay (report section 3.3)."""
+
+    tokens: Count
+    long: Share = 0.3  # the rest is replayed from pretraining
+    upweight: Multiple = 2.0  # of documents that fill the whole context
+    keep_optimizer: bool = True
+
+
+class Sft(Train):
+    """Report section 4.1: loss on assistant turns only."""
+
+    tokens: Count | None = None  # without it `epochs` decides
+    epochs: Positive = 1.0
+
+
+class Dpo(Train):
+    """Report sections 4.2 and 4.3: the reference is the model that enters the stage."""
+
+    epochs: Positive = 1.0
+    beta: Positive = 0.1
+    nll_weight: NotNegative = 0.0
+    length_normalize: bool = False
+    label_smoothing: Share = 0.0
+
+
+class Pivotal(Section):
+    """Pivotal token search (report section 4.3)."""
+
+    questions: Rows
+    gap: Share = 0.2
+    rollouts: Rows = 32  # per estimate of p(success)
+    low: Share = 0.2  # questions below or above these are left out
+    high: Share = 0.8
+    temperature: Positive = 1.0
+    max_tokens: Rows = 64
+    budget: Count = 0  # generated tokens; 0: no bound
+
+
+class Judged(Section):
+    """Several answers per prompt, ranked by verifier and judge (report section 4.2)."""
+
+    prompts: Rows
+    samples: Annotated[Count, Field(ge=2)] = 4
+    temperature: Positive = 1.0
+    max_tokens: Rows = 64
+    judge: str = "verifier"  # verifier, teacher, or the URL of an endpoint
+
+
+class Eval(Section):
+    problems: Rows = 1000
+    samples: Rows = 4
+    temperature: Positive = 1.0
+    max_tokens: Rows = 64
+
+
+class Export(Section):
+    gguf: tuple[Literal["f32", "f16", "bf16"], ...] = ("f32", "f16")
+    prompts: Rows = 20  # greedy answers that must agree between engines
+
+
+class Report(Section):
+    conversations: Rows = 6
+
+
+STAGES = (
+    "corpus", "synth", "tokenizer", "mixture", "pretrain", "midtrain", "sft", "pivotal", "dpo1", "judged",
+    "dpo2", "eval", "export", "report",
+)  # fmt: skip
+CHECKPOINTS = ("pretrain", "midtrain", "sft", "dpo1", "dpo2")
+
+
+class Recipe(Section):
+    """A whole recipe at one scale. A stage that is left out is not run."""
+
+    name: str
+    scale: str = "nano"
+    seed: int = 20241212
+    world: World = World()
+    model: Model
+    teacher: Teacher = Teacher()
+    layout: Layout = Layout()
+    corpus: Corpus | None = None
+    synth: Synth | None = None
+    tokenizer: Tokenizer | None = None
+    mixture: Mixture | None = None
+    pretrain: Pretrain | None = None
+    midtrain: Midtrain | None = None
+    sft: Sft | None = None
+    pivotal: Pivotal | None = None
+    dpo1: Dpo | None = None
+    judged: Judged | None = None
+    dpo2: Dpo | None = None
+    eval: Eval | None = None
+    export: Export | None = None
+    report: Report | None = None
+    _order: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of its stages in the order of the file."""
+        return self._order or tuple(s for s in STAGES if getattr(self, s) is not None)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a recipe file for editors: every value may also be a mapping of scales."""
+    schema = Recipe.model_json_schema()
+    for model in (schema, *schema.get("$defs", {}).values()):
+        for key, value in model.get("properties", {}).items():
+            scales = {
+                "type": "object",
+                "properties": dict.fromkeys(SCALES, value),
+                "additionalProperties": False,
+            }
+            model["properties"][key] = {"anyOf": [value, {**scales, "minProperties": 1}]}
+    for stage in STAGES:  # an empty section is a stage with its defaults
+        schema["properties"][stage]["anyOf"].append({"type": "null"})
+    return schema
+
+
+def model_at(path: Iterable[Any]) -> type[BaseModel] | None:
+    """The section at a key path of the recipe, None where the path leads to something else."""
+    model: type[BaseModel] | None = Recipe
+    for key in path:
+        if isinstance(key, int):  # a place in a list: the model stays the list's
+            continue
+        field = model.model_fields.get(str(key)) if model else None
+        model = _section(field.annotation) if field else None
+    return model
+
+
+def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
+    """Full paths of all keys."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if inner := _section(field.annotation):
+            keys += known_keys(inner, f"{prefix}{name}.")
+    return keys
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for a in typing.get_args(annotation) if (m := _section(a))), None)
+
+
+def _sums_to_one(fractions: Fractions) -> None:
+    total = sum(fractions.values())
+    if abs(total - 1) > 1e-6:
+        raise ValueError(f"fractions add up to {total:.6g}, they must add up to 100%")

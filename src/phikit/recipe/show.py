@@ -1,0 +1,165 @@
+"""What the commands print: plan, run, trace and keys, as tables."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from phikit.recipe.plan import make_plan
+from phikit.recipe.run import TIMINGS
+from phikit.recipe.schema import Recipe
+from phikit.recipe.sources import STAGE_PACKAGE
+from phikit.recipe.status import statuses
+from phikit.recipe.trace import Node, trace
+from phikit.recipe.units import show_bytes, show_count
+from phikit.records import artifact
+from phikit.records.io import read_json
+
+TEXT = 160  # characters of a text that a tree shows
+
+
+def print_plan(recipe: Recipe, out: Path, package: str = STAGE_PACKAGE) -> int:
+    """Prints the plan; 1 where the layout cannot run, else 0."""
+    made = make_plan(recipe)
+    state = {s.name: "cached" if s.cached else s.reason for s in statuses(recipe, out, package)}
+    title = f"{recipe.name} at {made.scale}: {made.parameters:,} parameters -> {out}"
+    table = Table("stage", "what", title=title, title_justify="left")
+    for column in ("tokens", "steps", "FLOPs", "memory/rank"):
+        table.add_column(column, justify="right")
+    table.add_column("state")
+    for line in made.lines:
+        table.add_row(
+            line.stage,
+            escape(line.what),
+            "-" if line.tokens is None else show_count(line.tokens),
+            "-" if line.steps is None else f"{line.steps:,}",
+            "-" if line.flops is None else f"{line.flops:.2e}",
+            "-" if line.memory is None else show_bytes(line.memory.total),
+            escape(state[line.stage]),
+        )
+    console = Console()
+    console.print(table)
+    memory = [(x.memory.total, x.stage, x.memory) for x in made.lines if x.memory]
+    if memory:
+        _, stage, most = max(memory, key=lambda m: m[0])
+        console.print(
+            f"memory of {stage}: weights {show_bytes(most.weights)}, gradients {show_bytes(most.gradients)}, "
+            f"optimizer {show_bytes(most.optimizer)}, activations {show_bytes(most.activations)} (estimate)"
+        )
+    flops = sum(x.flops or 0 for x in made.lines)
+    console.print(f"training {flops:.2e} FLOPs; disk up to {show_bytes(made.disk)}", highlight=False)
+    for remark in made.layout:
+        console.print(escape(remark), highlight=False, style="bold red" if remark.startswith("error") else "")
+    return 1 if any(remark.startswith("error") for remark in made.layout) else 0
+
+
+def print_run(run: Path) -> None:
+    """Stages with seconds and counts, then scores; ValueError where the folder holds no run."""
+    if not (run / TIMINGS).is_file():
+        raise ValueError(f"{run}: no run here (it has no {TIMINGS}); start one with `phikit run --out {run}`")
+    timings = read_json(run / TIMINGS)
+    console = Console()
+    title = f"{timings['recipe']} at {timings['scale']}"
+    table = Table("stage", "state", title=title, title_justify="left")
+    table.add_column("seconds", justify="right")
+    table.add_column("counts")
+    for row in timings["stages"]:
+        state = row["status"] + (f": {row['error']}" if row.get("error") else "")
+        counts = ", ".join(f"{k} {_number(v)}" for k, v in row["counts"].items() if not isinstance(v, dict))
+        table.add_row(row["name"], escape(state), f"{row['seconds']:.1f}", escape(counts))
+    console.print(table)
+    report = run / "report.json"
+    scores = read_json(report).get("scores", []) if report.is_file() else []
+    if scores:
+        _print_scores(console, scores)
+    if (run / "report.html").is_file():
+        console.print(f"report: {run / 'report.html'}", highlight=False)
+
+
+def _print_scores(console: Console, scores: list[dict[str, Any]]) -> None:
+    checkpoints = list(dict.fromkeys(s["checkpoint"] for s in scores))
+    table = Table("task", "metric", title="scores with 95 % intervals", title_justify="left")
+    for name in checkpoints:
+        table.add_column(name, justify="right")
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for s in scores:
+        text = f"{s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
+        cells.setdefault((s["task"], s["metric"]), {})[s["checkpoint"]] = text
+    for (task, metric), row in cells.items():
+        table.add_row(task, metric, *(escape(row.get(c, "-")) for c in checkpoints))
+    console.print(table)
+
+
+def print_trace(run: Path, pair: str) -> None:
+    """The tree from a pair back to its sources."""
+    node = trace(run, pair)
+    tree = Tree(_label(node))
+    _branches(tree, node, {node.id})
+    if node.others:
+        tree.add(f"{node.others:,} more rollouts of the same question")
+    Console().print(tree)
+
+
+def _branches(tree: Tree, node: Node, shown: set[str]) -> None:
+    for parent in node.parents:
+        again = parent.id in shown
+        branch = tree.add(f"{parent.id[:12]} (above)" if again else _label(parent))
+        if not again:
+            shown.add(parent.id)
+            _branches(branch, parent, shown)
+    for missing in node.missing:
+        tree.add(f"[red]{escape(missing)}: in no file of the run[/red]")
+
+
+def _label(node: Node) -> str:
+    lines = [f"[bold]{escape(node.id[:12])}[/bold]  {escape(node.file)}"]
+    for key, value in node.row.items():
+        if (
+            key in ("id", "parents")
+            or key.endswith("_ids")
+            or key in ("tokens", "logprobs")
+            or value in ({}, [])
+        ):
+            continue
+        text = " ".join(str(value).split())
+        lines.append(escape(f"{key}: {text if len(text) <= TEXT else text[: TEXT - 3] + '...'}"))
+    return "\n".join(lines)
+
+
+def print_keys(recipe: Recipe) -> None:
+    for path, value in _flat(recipe.model_dump(mode="json", exclude_none=True)):
+        print(f"{path} = {value}")
+
+
+def copy_export(run: Path, to: Path) -> list[str]:
+    """Copies the files of the run's export stage; returns a line for each."""
+    found = artifact.load(run / "export")
+    if found is None:
+        raise ValueError(f"{run}: the export stage is not finished: `phikit run --out {run}` finishes it")
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise ValueError(f"{to} exists and is not an empty folder: name another one")
+    lines = []
+    for name in found.manifest.files:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(found.path / name, to / name)
+        lines.append(f"{to / name}  {show_bytes((to / name).stat().st_size)}")
+    return lines
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _flat(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

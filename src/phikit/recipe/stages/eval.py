@@ -1,0 +1,92 @@
+"""Stage eval: every checkpoint on the same held-out items, paired comparisons, contamination, sample outputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from phikit.recipe.context import StageContext
+from phikit.records.io import read_json, write_json, write_jsonl
+
+NEEDS = ("corpus", "synth", "pretrain", "midtrain", "sft", "dpo1", "dpo2")
+KINDS = {"sft": "chat", "pretrain": "base", "midtrain": "base", "dpo1": "chat", "dpo2": "chat"}
+ORDER = ("pretrain", "midtrain", "sft", "dpo1", "dpo2")  # of the tables; `sft` is evaluated first, as the reference
+
+
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Writes scores, comparisons, contamination and published (.json), samples.jsonl and rows.jsonl.zst. Each
+    finished checkpoint is kept in `ctx.work`, so a killed stage goes on with the next one."""
+    from phikit.evals.compare import comparisons
+    from phikit.evals.contamination import contamination, training_texts
+    from phikit.evals.published import beside
+    from phikit.evals.run import load_items
+    from phikit.evals.task import Settings
+
+    c: Any = ctx.config
+    settings = Settings(
+        problems=c.problems,
+        samples=c.samples,
+        temperature=c.temperature,
+        max_tokens=c.max_tokens,
+        documents=c.bits_documents,
+        window=ctx.recipe.model.context,
+        seed=ctx.seed,
+    )
+    data, heldout = ctx.inputs["synth"].path / "heldout", ctx.file("corpus", "heldout.jsonl.zst")
+    held = load_items(data, heldout, settings)
+    done: dict[str, dict[str, Any]] = {}
+    for name, kind in KINDS.items():
+        path = ctx.work / f"{name}.json"
+        if not path.exists():
+            reference = done["sft"]["references"] if name != "sft" else None
+            folder = ctx.inputs[name].path / "hf"
+            write_json(path, _checkpoint(folder, name, kind, data, heldout, held, settings, reference))
+        done[name] = read_json(path)
+
+    scores = [s for n in ORDER for s in done[n]["scores"]]
+    rows = [r for n in ORDER for r in done[n]["rows"]]
+    pairs = comparisons({n: done[n]["rows"] for n in ORDER})
+    documents = [ctx.file("corpus", "documents.jsonl.zst")]
+    documents += [ctx.file("synth", f"{f}.jsonl.zst") for f in ("documents", "long")]
+    texts = training_texts(documents, [ctx.file("synth", "dialogs.jsonl.zst")])
+    overlap = contamination(held, rows, texts)
+    write_json(ctx.out / "scores.json", scores)
+    write_json(ctx.out / "comparisons.json", pairs)
+    write_json(ctx.out / "contamination.json", overlap)
+    write_json(ctx.out / "published.json", beside(scores))
+    write_jsonl(ctx.out / "samples.jsonl", [s for n in ORDER for s in done[n]["samples"]])
+    write_jsonl(ctx.out / "rows.jsonl.zst", rows)
+    return {
+        "checkpoints": len(done),
+        "scores": len(scores),
+        "comparisons": len(pairs),
+        "rows": len(rows),
+        "contaminated": {t: o["contaminated"] for t, o in overlap["tasks"].items()},
+        "tokens": {n: done[n]["tokens"] for n in ORDER},
+    }
+
+
+def _checkpoint(folder: Path, name: str, kind: Any, data, heldout, held, settings, reference) -> dict[str, Any]:
+    from phikit.engine.torch_engine import TorchEngine
+    from phikit.evals.run import evaluate
+    from phikit.evals.samples import samples
+
+    engine = TorchEngine.from_folder(folder)
+    try:
+        # Long recall is asked of every checkpoint, beyond its own context too (RoPE has no end): that number is
+        # what midtraining is measured against.
+        longest = max(len(engine.encode(i["prompt"] + i["answer"])) for i in held["recall_4x"])
+        engine.info = replace(engine.info, context=max(engine.info.context, longest))
+        found = evaluate(engine, name, kind, data, heldout, settings, reference)
+        shown = samples(engine, name, kind, held, settings)
+        used = engine.usage.prefilled + engine.usage.generated
+    finally:
+        engine.close()
+    return {
+        "scores": found.scores,
+        "rows": found.rows,
+        "references": found.references,
+        "samples": shown,
+        "tokens": used,
+    }

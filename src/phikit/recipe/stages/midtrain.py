@@ -1,0 +1,30 @@
+"""Stage `midtrain`: a longer context (report section 3.3): RoPE base raised, long documents and replay.
+
+Weights and optimizer moments go on from pretraining; the data order and the schedule start afresh.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from phikit.recipe.context import StageContext
+
+NEEDS = ("tokenizer", "mixture", "pretrain")
+
+
+def run(ctx: StageContext) -> dict[str, Any]:
+    from phikit.recipe import training as t
+    from phikit.train.objectives import LanguageModeling
+
+    c, m = ctx.config, ctx.recipe.mixture
+    replay = m.phases[-1].fractions if m.phases else m.fractions
+    fractions = {s: f * c.long for s, f in c.long_fractions.items()}
+    for source, f in replay.items():
+        fractions[source] = fractions.get(source, 0.0) + f * (1 - c.long)
+    steps = t.steps_of(ctx)
+    rows = t.language_rows(ctx, {1.0: fractions}, steps)
+    state = t.load_optimizer(ctx.inputs["pretrain"].path / t.OPTIM_FILE) if c.keep_optimizer else None
+    config = t.train_config(ctx, steps, c.batch, c.micro or c.batch)
+    counts = t.train(ctx, t.network_of(ctx, "pretrain"), LanguageModeling(), rows, config, state)
+    return counts | {"epochs": {s: round(e, 3) for s, e in rows.order.epochs(steps * c.batch).items()}}

@@ -1,0 +1,64 @@
+"""Stage `mixture`: documents and dialogs become token shards, one folder a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from phikit.recipe.context import StageContext
+
+NEEDS = ("corpus", "synth", "tokenizer")
+
+
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Writes <source>/{tokens,weights,offsets}.npy and ids.txt. Documents longer than the base context are also
+    a source of their own, `<source>_long`, in which those that fill the long context are repeated `upweight`
+    times (report section 3.3: isolate > 8K, upweight >= 16K)."""
+    from phikit.jobs.progress import track
+    from phikit.mixture.shards import encode_dialog, encode_document, make_shard
+    from phikit.records import Dialog, Document, from_row
+    from phikit.records.io import read_jsonl
+    from phikit.text.tokenizer import Tokenizer
+
+    m, tokenizer = ctx.recipe.mixture, Tokenizer.load(ctx.file("tokenizer", "tokenizer.json"))
+    by_source: dict[str, list[tuple[str, tuple[list[int], list[int]]]]] = {}
+
+    def add(source: str, id: str, encoded: tuple[list[int], list[int]]) -> None:
+        by_source.setdefault(source, []).append((id, encoded))
+
+    files = [ctx.file(s, f"{n}.jsonl.zst") for s, n in (("corpus", "documents"), ("synth", "documents"), ("synth", "long"))]
+    base, long = ctx.recipe.pretrain.context, ctx.recipe.midtrain.context
+    for row in track(_rows(files), "tokenize", unit="documents"):
+        document = from_row(Document, row)
+        encoded = encode_document(
+            tokenizer, document, answer_weight=m.answer_weight, other_weight=m.other_weight.get(document.source, 1.0)
+        )
+        if document.source != "recall_long":
+            add(document.source, document.id, encoded)
+        if len(encoded[0]) > base:
+            repeats = round(ctx.recipe.midtrain.upweight) if len(encoded[0]) >= long else 1
+            for _ in range(repeats):
+                add(_long_name(document.source), document.id, encoded)
+    for row in read_jsonl(ctx.file("synth", "dialogs.jsonl.zst")):
+        dialog = from_row(Dialog, row)
+        add("dialogs", dialog.id, encode_dialog(tokenizer, dialog))
+
+    counts: dict[str, Any] = {"documents": {}, "tokens": {}}
+    for source, items in sorted(by_source.items()):
+        shard = make_shard(encoded for _, encoded in items)
+        shard.save(ctx.out / source, [id for id, _ in items])
+        counts["documents"][source] = len(items)
+        counts["tokens"][source] = int(shard.offsets[-1])
+    return counts
+
+
+def _long_name(source: str) -> str:
+    return source if source.endswith("_long") else f"{source}_long"
+
+
+def _rows(files: Iterable) -> Iterable[dict[str, Any]]:
+    from phikit.records.io import read_jsonl
+
+    for file in files:
+        yield from read_jsonl(file)

@@ -1,0 +1,114 @@
+"""Reading and writing rows: JSONL (plain, .gz, .zst) and Parquet; every write is atomic.
+
+A file is written beside its final name and renamed when it is whole, so a killed run never leaves half a file
+under a name that somebody reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+
+class RowError(ValueError):
+    """A row that cannot be read; the message names the file and the row."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder that becomes `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield tmp
+        with tmp.open("rb+") as f:
+            os.fsync(f.fileno())
+        tmp.replace(path)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as tmp:
+        tmp.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise RowError(f"{path}: not valid JSON ({e})") from e
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Writes rows, one JSON object a line; returns how many."""
+    n = 0
+    with atomic_path(path) as tmp:
+        with _open_text(tmp, path.suffix, "w") as f:
+            for row in rows:
+                f.write(json.dumps(row, ensure_ascii=False) + "\n")
+                n += 1
+    return n
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSONL file; a bad line raises RowError with its number."""
+    with _open_text(path, path.suffix, "r") as f:
+        for number, line in enumerate(f, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as e:
+                raise RowError(f"{path}, line {number}: not valid JSON ({e})") from e
+            if not isinstance(row, dict):
+                raise RowError(f"{path}, line {number}: expected an object, got {type(row).__name__}")
+            yield row
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> int:
+    """Writes rows as one Parquet file (zstd). Columns come from the first row; nested values stay nested."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with atomic_path(path) as tmp:
+        pq.write_table(pa.Table.from_pylist(rows), tmp, compression="zstd")
+    return len(rows)
+
+
+def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        for batch in file.iter_batches(batch_size=4096):
+            yield from batch.to_pylist()
+    except OSError as e:  # ArrowInvalid is an OSError or ValueError depending on the fault
+        raise RowError(f"{path}: not a readable Parquet file ({e})") from e
+
+
+@contextlib.contextmanager
+def _open_text(path: Path, suffix: str, mode: str) -> Iterator[IO[str]]:
+    if suffix == ".gz":
+        # mtime 0: equal rows give equal bytes.
+        with path.open(mode + "b") as raw, gzip.GzipFile("", mode + "b", fileobj=raw, mtime=0) as z:
+            with io.TextIOWrapper(z, encoding="utf-8") as f:  # type: ignore[arg-type]
+                yield f
+    elif suffix == ".zst":
+        import zstandard
+
+        with zstandard.open(path, mode + "t", encoding="utf-8") as f:
+            yield f
+    else:
+        with path.open(mode, encoding="utf-8") as f:
+            yield f

