@@ -173,9 +173,11 @@ def test_faulty_endpoint_every_row_completes_none_twice_budget_kept(tmp_path):
 def test_endpoint_budget_is_never_exceeded(tmp_path):
     budget = Budget(tokens=700)
     with FaultyEndpoint(plan=lambda i: "cut" if i % 4 == 1 else None) as server:
-        with Teacher(Endpoint(server.url, "m"), tmp_path, budget=budget, pace=FAST) as teacher:
-            with pytest.raises(BudgetExhausted, match="run again"):
-                many(teacher, [f"row {i}" for i in range(60)], max_tokens=16)
+        with (
+            Teacher(Endpoint(server.url, "m"), tmp_path, budget=budget, pace=FAST) as teacher,
+            pytest.raises(BudgetExhausted, match="run again"),
+        ):
+            many(teacher, [f"row {i}" for i in range(60)], max_tokens=16)
         assert 0 < server.tokens <= 700
         assert budget.tokens <= 700
 
@@ -183,9 +185,11 @@ def test_endpoint_budget_is_never_exceeded(tmp_path):
 def test_breaker_ends_a_run_against_a_dead_endpoint(tmp_path):
     pace = Pace(concurrency=4, attempts=2, base=0.001, cap=0.01, breaker=3)
     with FaultyEndpoint(plan=lambda i: 500) as server:
-        with Teacher(Endpoint(server.url, "m"), tmp_path, pace=pace) as teacher:
-            with pytest.raises(EndpointDown, match="3 requests in a row"):
-                many(teacher, [str(i) for i in range(200)])
+        with (
+            Teacher(Endpoint(server.url, "m"), tmp_path, pace=pace) as teacher,
+            pytest.raises(EndpointDown, match="3 requests in a row"),
+        ):
+            many(teacher, [str(i) for i in range(200)])
         assert server.number < 40
     with FaultyEndpoint() as server, Teacher(Endpoint(server.url, "m"), tmp_path, pace=pace) as teacher:
         # failed rows are retryable: a later run asks them again
@@ -193,20 +197,26 @@ def test_breaker_ends_a_run_against_a_dead_endpoint(tmp_path):
 
 
 def test_refusals_wrong_keys_rate_limits_and_slow_replies(tmp_path):
-    with FaultyEndpoint(plan=lambda i: 400) as server:
-        with Teacher(Endpoint(server.url, "m"), tmp_path / "a", pace=FAST) as teacher:
-            (answer,) = teacher.run(teacher.chat(ask("a")))
-            assert (answer.finish, server.number) == ("error", 1)
-            (answer,) = teacher.run(teacher.chat(ask("a")))  # final: not asked again
-            assert (answer.replayed, server.number) == (True, 1)
-    with FaultyEndpoint(plan=lambda i: 401) as server:
-        with Teacher(Endpoint(server.url, "m"), tmp_path / "b", pace=FAST) as teacher:
-            with pytest.raises(Refused, match="PHIKIT_API_KEY"):
-                teacher.run(teacher.chat(ask("a")))
-    with FaultyEndpoint(plan=lambda i: 429 if i < 30 else None) as server:  # more than `attempts`
-        with Teacher(Endpoint(server.url, "m"), tmp_path / "c", pace=FAST) as teacher:
-            assert teacher.run(teacher.chat(ask("a")))[0].text == "echo a"
-            assert teacher.backend.gate.limit == 2  # down to 1, and up by one after the success
+    with (
+        FaultyEndpoint(plan=lambda i: 400) as server,
+        Teacher(Endpoint(server.url, "m"), tmp_path / "a", pace=FAST) as teacher,
+    ):
+        (answer,) = teacher.run(teacher.chat(ask("a")))
+        assert (answer.finish, server.number) == ("error", 1)
+        (answer,) = teacher.run(teacher.chat(ask("a")))  # final: not asked again
+        assert (answer.replayed, server.number) == (True, 1)
+    with (
+        FaultyEndpoint(plan=lambda i: 401) as server,
+        Teacher(Endpoint(server.url, "m"), tmp_path / "b", pace=FAST) as teacher,
+        pytest.raises(Refused, match="PHIKIT_API_KEY"),
+    ):
+        teacher.run(teacher.chat(ask("a")))
+    with (
+        FaultyEndpoint(plan=lambda i: 429 if i < 30 else None) as server,  # more than `attempts`
+        Teacher(Endpoint(server.url, "m"), tmp_path / "c", pace=FAST) as teacher,
+    ):
+        assert teacher.run(teacher.chat(ask("a")))[0].text == "echo a"
+        assert teacher.backend.gate.limit == 2  # down to 1, and up by one after the success
     with FaultyEndpoint(plan=lambda i: "slow" if i == 0 else None) as server:
         endpoint = Endpoint(server.url, "m", timeout=0.3)
         with Teacher(endpoint, tmp_path / "d", pace=FAST) as teacher:

@@ -150,6 +150,11 @@ def test_a_changed_key_recomputes_what_depends_on_it(fakes):
     assert (fakes.out / "eval" / "scores.json").read_text() == "9 40000009 4000000"
     # One that no stage reads does not.
     assert fakes.rerun("eval.problems=7", "world.operands=9", "teacher.slots=5") == set()
+    # A helper beside the stage file that reads one does.
+    text = "def twice(x):\n    return x + x\ndef slots(ctx):\n    return ctx.recipe.teacher.slots\n"
+    (fakes.folder / "helper.py").write_text(text, encoding="utf-8")
+    fakes.rerun("eval.problems=7", "world.operands=9", "teacher.slots=5")
+    assert fakes.rerun("eval.problems=7", "world.operands=9") == {"eval", "export", "report"}
     assert fakes.rerun("eval.problems=7", "world.operands=9", "seed=1") == set(fakes.states())
 
 

@@ -127,9 +127,9 @@ def test_rewrite_drops(text, answer, second, reason):
 
 def test_multi_agent_builds_a_conversation_and_leaves_bad_exchanges_out():
     script = Script(
-        "Which weavers built the mill?", "The mill was built by Dutch weavers.", "yes",
+        "Which weavers built the mill?", "The mill was built by Dutch weavers.", "Dutch weavers\n",
         "Why is the mill famous?", "The mill is known for golden bread and cheese.",
-        "What does the mill hold now?", "The mill now holds a museum of wool.", "yes",
+        "What does the mill hold now?", "The mill now holds a museum of wool.", "museum of wool\n",
     )  # fmt: skip
     outcome = asyncio.run(multi_agent(PASSAGE, script))
     (dialog,) = outcome.accepted
@@ -142,10 +142,10 @@ def test_multi_agent_builds_a_conversation_and_leaves_bad_exchanges_out():
 
 
 def test_multi_agent_obeys_its_evaluator():
-    exchange = ("Which weavers built the mill?", "The mill was built by Dutch weavers.", "no")
-    outcome = go(multi_agent, PASSAGE, *exchange, *exchange, *exchange)
+    exchange = ("Which weavers built the mill?", "The mill was built by Dutch weavers.", "wool\n")
+    outcome = go(multi_agent, PASSAGE, *exchange * 2, rounds=2)
     assert outcome.accepted == ()
-    assert set(reasons(outcome)) == {"evaluator says no"}
+    assert set(reasons(outcome)) == {"evaluator finds no support"}
 
 
 def critique(a, c, b):

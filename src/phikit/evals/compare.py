@@ -22,9 +22,10 @@ PAIRS = (
 
 
 def comparisons(rows_by_checkpoint: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """One row for each of PAIRS whose two checkpoints were evaluated: {name, a, b, task, metric, value, low, high, n,
-    clusters, method, verdict, p?}. `value` is the mean of a - b, its interval clustered by item; `verdict` is higher,
-    lower or no visible change (the interval holds 0); `p` is McNemar's exact test where each item has one 0/1 row.
+    """One row for each of PAIRS whose two checkpoints were evaluated: {name, a, b, task, metric, value, low,
+    high, n, clusters, method, verdict, p?}. `value` is the mean of a - b, its interval clustered by item;
+    `verdict` is higher, lower or no visible change (the interval holds 0); `p` is McNemar's exact test where
+    each item has one 0/1 row.
     """
     out = []
     for a, b, task, metric in PAIRS:
@@ -34,7 +35,12 @@ def comparisons(rows_by_checkpoint: Mapping[str, Sequence[Mapping[str, Any]]]) -
 
 
 def compare(
-    a: str, rows_a: Sequence[Mapping[str, Any]], b: str, rows_b: Sequence[Mapping[str, Any]], task: str, metric: str
+    a: str,
+    rows_a: Sequence[Mapping[str, Any]],
+    b: str,
+    rows_b: Sequence[Mapping[str, Any]],
+    task: str,
+    metric: str,
 ) -> dict[str, Any]:
     """One paired comparison. ValueError where the two did not answer the same items."""
     left, right = _values(rows_a, task, metric), _values(rows_b, task, metric)
@@ -48,7 +54,13 @@ def compare(
     ids = [i for i, _ in keys]
     e = stats.paired(x, y, ids)
     verdict = "higher" if e.low > 0 else "lower" if e.high < 0 else "no visible change"
-    row = {"name": f"{a} against {b}: {task} {metric}", "a": a, "b": b, "task": task, "metric": metric}
+    row: dict[str, Any] = {
+        "name": f"{a} against {b}: {task} {metric}",
+        "a": a,
+        "b": b,
+        "task": task,
+        "metric": metric,
+    }
     row |= {**e.row(), "verdict": verdict}
     if len(set(ids)) == len(ids) and set(x) | set(y) <= {0.0, 1.0}:
         row["p"] = stats.mcnemar(x, y)

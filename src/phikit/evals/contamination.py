@@ -1,8 +1,9 @@
 """Contamination: how many held-out items share a 13-gram with the training text, and the scores without them.
 
-The n-gram is that of report appendix B.1 (lower-cased words); unlike stage corpus, which removes documents, this
-looks at everything that was trained on, synthetic text too. In the closed world problems share their phrasing:
-a hit on `arithmetic` says that 13 words in a row (numbers included) were seen, not that the problem was.
+The n-gram is that of report appendix B.1 (lower-cased words); unlike stage corpus, which removes documents,
+this looks at everything that was trained on, synthetic text too. In the closed world problems share their
+phrasing: a hit on `arithmetic` says that 13 words in a row (numbers included) were seen, not that the problem
+was.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ def overlap(held: Mapping[str, Sequence[Item]], training: Iterable[str]) -> dict
 def contamination(
     held: Mapping[str, Sequence[Item]], rows: Sequence[Mapping[str, Any]], training: Iterable[str]
 ) -> dict[str, Any]:
-    """{rule, tasks: {task: {items, contaminated, share, too_short}}, clean: scores on the items without a hit}.
+    """{rule, tasks: {task: {items, contaminated, share, too_short}}, clean: scores on the items without a
+    hit}.
 
-    `too_short` counts items of fewer than 13 words, in which nothing can be found. Task `format` has the items of
-    `arithmetic`.
+    `too_short` counts items of fewer than 13 words, in which nothing can be found. Task `format` has the
+    items of `arithmetic`.
     """
     hits = overlap(held, training)
     tasks = {}

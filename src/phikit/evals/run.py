@@ -1,4 +1,5 @@
-"""Evaluates one checkpoint: all tasks' requests in one batch, outcome rows back, scores from the rows alone."""
+"""Evaluates one checkpoint: all tasks' requests in one batch, outcome rows back, scores from the rows
+alone."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ SCORE_REQUESTS = 512  # scored between two movements of the bar
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`scores`: {checkpoint, task, metric, value, low, high, n, clusters, method, counts}. `rows`: one outcome an
-    answer, for pairing (see Row). `references`: this checkpoint's own judged reference answers, where it made any."""
+    """`scores`: {checkpoint, task, metric, value, low, high, n, clusters, method, counts}. `rows`: one
+    outcome an answer, for pairing (see Row). `references`: this checkpoint's own judged reference answers,
+    where it made any."""
 
     scores: list[dict[str, Any]]
     rows: list[dict[str, Any]]
@@ -41,10 +43,10 @@ def evaluate(
 ) -> Evaluation:
     """All tasks on one checkpoint.
 
-    `data` holds <task>.jsonl, `corpus_heldout` Document rows. `reference` are the `references` of the checkpoint
-    that `preference_wins` compares with; without them this checkpoint makes its own and meets those (it comes out
-    near 0.5). ValueError names the file, task or item that is at fault, also where a prompt does not fit the
-    engine's context: nothing is cut or left out.
+    `data` holds <task>.jsonl, `corpus_heldout` Document rows. `reference` are the `references` of the
+    checkpoint that `preference_wins` compares with; without them this checkpoint makes its own and meets
+    those (it comes out near 0.5). ValueError names the file, task or item that is at fault, also where a
+    prompt does not fit the engine's context: nothing is cut or left out.
     """
     held = load_items(data, corpus_heldout, settings)
     ask = Prompter(engine, kind)
@@ -81,9 +83,9 @@ def load_items(data: Path, corpus_heldout: Path, settings: Settings) -> dict[str
 
 
 def summarize(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Scores of outcome rows, by checkpoint, task and metric in order of appearance. `counts` says how many rows
-    were right, wrong, unparsed and cut. Bits per byte get metric `all` over the sources beside each source's own
-    (a source with one document has no interval and no row of its own)."""
+    """Scores of outcome rows, by checkpoint, task and metric in order of appearance. `counts` says how many
+    rows were right, wrong, unparsed and cut. Bits per byte get metric `all` over the sources beside each
+    source's own (a source with one document has no interval and no row of its own)."""
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         metrics = ["all", row["metric"]] if row["task"] == bits.TASK else [row["metric"]]
@@ -156,15 +158,15 @@ def _check_fits(engine: Engine, checkpoint: str, task: str, plan: Plan) -> None:
         longest = max((len(r.context) + len(r.continuation) for r in plan.requests), default=0)
     if longest > engine.info.context:
         raise ValueError(
-            f"task {task}: {longest} tokens do not fit the context of {checkpoint} ({engine.info.context} tokens): "
-            "open it with a longer context"
+            f"task {task}: {longest} tokens do not fit the context of {checkpoint} ({engine.info.context}): "
+            "open it with a longer one"
         )
 
 
 def _items(path: Path, most: int | None) -> list[Item]:
     if not path.exists():
         raise ValueError(f"{path}: no such file of held-out items; stage synth (or corpus) writes it")
-    items = list(read_jsonl(path))
+    items: list[Item] = list(read_jsonl(path))
     if not items:
         raise ValueError(f"{path}: no held-out items")
     ids = [i.get("id") for i in items]

@@ -1,4 +1,5 @@
-"""What a task is: items in, engine requests out, outcome rows back. A task knows no engine and does no I/O."""
+"""What a task is: items in, engine requests out, outcome rows back. A task knows no engine and does no
+I/O."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ Item = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`problems` and `documents` cap the items (None: all). `window` is the context in tokens that bits per byte
-    are measured with, equal for all checkpoints; None takes the engine's own."""
+    """`problems` and `documents` cap the items (None: all). `window` is the context in tokens that bits per
+    byte are measured with, equal for all checkpoints; None takes the engine's own."""
 
     problems: int | None = None
     samples: int = 4
@@ -30,9 +31,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The outcome of one answer. `id` names the item and is the cluster; rows of two checkpoints pair by
-    (id, sample). `weight` is the denominator of a ratio (bytes), 1 elsewhere. `outcome`: right, wrong, unparsed (no
-    answer could be read), cut (by max_tokens), or scored where there is no right and wrong."""
+    """The outcome of one answer. `id` names the item and is the cluster; rows of two checkpoints pair by (id,
+    sample). `weight` is the denominator of a ratio (bytes), 1 elsewhere. `outcome`: right, wrong, unparsed
+    (no answer could be read), cut (by max_tokens), or scored where there is no right and wrong."""
 
     task: str
     metric: str
@@ -66,7 +67,8 @@ Plan = Generated | Scored
 
 
 class Prompter:
-    """How a checkpoint is asked: a chat model by its template, a base model by the question and a line break."""
+    """How a checkpoint is asked: a chat model by its template, a base model by the question and a line
+    break."""
 
     def __init__(self, engine: Engine, kind: Kind) -> None:
         self.engine, self.kind = engine, kind
@@ -88,8 +90,9 @@ class Prompter:
         )
 
     def continuation(self, context: str, text: str) -> ScoreRequest:
-        """`text` after `context` as plain text, tokenized together: continuation = encode(context + text) from the
-        length of encode(context) on, as lm-eval does; blanks at the end of the context belong to the continuation."""
+        """`text` after `context` as plain text, tokenized together: continuation = encode(context + text)
+        from the length of encode(context) on, as lm-eval does; blanks at the end of the context belong to the
+        continuation."""
         bare = context.rstrip(" ")
         head, whole = self.engine.encode(bare), self.engine.encode(context + text)
         if not head or len(whole) <= len(head):
@@ -100,5 +103,7 @@ class Prompter:
 def field(item: Item, name: str, task: str) -> Any:
     """A field of an item; ValueError that names the task, the item and what is missing."""
     if item.get(name) is None:
-        raise ValueError(f"task {task}, item {item.get('id', '?')}: no field {name!r} (it has {sorted(item)})")
+        raise ValueError(
+            f"task {task}, item {item.get('id', '?')}: no field {name!r} (it has {sorted(item)})"
+        )
     return item[name]

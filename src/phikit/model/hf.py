@@ -64,7 +64,9 @@ def load_hf(folder: Path, *, dtype: DTypeName = "fp32") -> tuple[Transformer, Mo
     config = read_config(folder)
     size = sum(f.stat().st_size for f in _files(folder))
     if config.parameters > size:  # also keeps a damaged config.json from asking for all memory
-        raise ValueError(f"{folder}: config.json means {config.parameters:,} parameters, the files are {size:,} bytes")
+        raise ValueError(
+            f"{folder}: config.json means {config.parameters:,} parameters, the files are {size:,} bytes"
+        )
     with torch.device("meta"):
         model = Transformer(config)
     model.to_empty(device="cpu").to(_DTYPES[dtype])

@@ -153,7 +153,7 @@ def _line(recipe: Recipe, name: str) -> Line:
         return Line(name, f"up to {show_bytes(size)} of code and text")
     if name == "synth":
         budget = recipe.teacher.budget
-        what = f"{show_count(section.dialogs)} dialogs, {show_count(section.questions)} questions; teacher"
+        what = f"{show_count(recipe.world.dialogs)} dialogs, {show_count(recipe.world.questions)} questions; teacher"
         return Line(name, f"{what} {recipe.teacher.model}", tokens=budget)
     if name == "tokenizer":
         return Line(name, f"{section.kind}, {recipe.model.vocab:,} ids")

@@ -25,14 +25,30 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class World(Section):
-    """The closed world whose answers are checked by execution (design section 4)."""
+Range = tuple[int, int]
 
-    problems: Rows = 20000
-    operands: Rows = 20  # numbers run from 0 to this
-    steps: tuple[int, int] = (2, 3)  # least and most operations of a problem
-    heldout_problems: Rows = 1000
+
+class World(Section):
+    """The closed world whose answers are checked by construction (design section 4). Recall documents hold
+    (least, most) pairs, three tokens each; `test_pairs` are those of recall_1x, recall_2x and recall_4x."""
+
+    operands: Rows = 20  # numbers run from 1 to this
+    steps: Range = (2, 3)  # least and most operations of a problem
+    facts: Count = 20_000  # documents of five single sums
+    problems: Count = 12_000  # problems with solutions, as text
+    recall_short: Count = 20_000
+    recall: Count = 5_000
+    recall_long: Count = 1_500
+    icl: Count = 4_000
+    dialogs: Rows = 20_000  # problems with solutions, as chat
+    questions: Rows = 2_000  # for preference search; no solutions
+    heldout_problems: Rows = 1_000
     preference_problems: Rows = 400
+    heldout_items: Rows = 400  # of every other test set
+    short_pairs: Range = (4, 6)
+    base_pairs: Range = (16, 30)
+    long_pairs: Range = (60, 155)
+    test_pairs: tuple[int, int, int] = (38, 78, 158)
 
 
 class Model(Section):
@@ -106,13 +122,14 @@ class Corpus(Section):
     heldout: Share = 0.02
 
 
+Form = Literal["multi_agent", "self_revision", "reversal", "rewrite", "plurality"]
+
+
 class Synth(Section):
-    forms: tuple[Literal["agents", "revision", "reversal", "rewrite", "plurality"], ...] = (
-        "agents", "revision", "reversal", "rewrite", "plurality",
-    )  # fmt: skip
-    dialogs: Rows = 20000
-    questions: Rows = 2000
-    max_tokens: Rows = 256  # of one teacher answer
+    """The teacher's flows (report section 2.2); `seeds` a flow. No forms: no teacher is asked."""
+
+    forms: tuple[Form, ...] = ("multi_agent", "self_revision", "reversal", "rewrite", "plurality")
+    seeds: Rows = 12
 
 
 class Tokenizer(Section):
@@ -124,7 +141,6 @@ class Phase(Section):
     """A part of pretraining that ends at `until` (share of its tokens)."""
 
     until: Share
-    context: ContextLength
     fractions: Fractions
 
     @model_validator(mode="after")
@@ -138,8 +154,8 @@ class Mixture(Section):
 
     fractions: Fractions
     phases: tuple[Phase, ...] = ()
-    answer_weight: NotNegative = 1.0  # loss weight of answer tokens
-    other_weight: NotNegative = 1.0  # loss weight of all others
+    answer_weight: NotNegative = 1.0  # loss weight of answer tokens, where a document marks them
+    other_weight: dict[str, Share] = {}  # by source: of all other tokens of such documents
     max_epochs: Multiple = 20.0  # a source that would be repeated more often is an error
 
     @model_validator(mode="after")
@@ -160,9 +176,10 @@ class Train(Section):
     micro: Rows | None = None  # rows per forward pass and rank; without it batch / fsdp
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: Positive
+    matrix_lr: Positive = 0.02  # of Muon: the hidden matrices; `lr` is for the rest
     warmup: Share = 0.01  # share of the steps
+    decay: Share | None = None  # last share of the steps in which it falls; without it all after the warm-up
     final_lr: Share = 0.0  # share of `lr` at the last step
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: NotNegative = 0.1
     clip: Positive = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
@@ -181,6 +198,7 @@ class Midtrain(Train):
 
     tokens: Count
     long: Share = 0.3  # the rest is replayed from pretraining
+    long_fractions: Fractions  # how the long share is made up
     upweight: Multiple = 2.0  # of documents that fill the whole context
     keep_optimizer: bool = True
 
@@ -188,8 +206,8 @@ class Midtrain(Train):
 class Sft(Train):
     """Report section 4.1: loss on assistant turns only."""
 
-    tokens: Count | None = None  # without it `epochs` decides
-    epochs: Positive = 1.0
+    tokens: Count
+    replay: Fractions = {}  # shares of pretraining sources kept in the mix; the rest are dialogs
 
 
 class Dpo(Train):
@@ -208,6 +226,7 @@ class Pivotal(Section):
     questions: Rows
     gap: Share = 0.2
     rollouts: Rows = 32  # per estimate of p(success)
+    trajectories: Rows = 2  # answers searched per question
     low: Share = 0.2  # questions below or above these are left out
     high: Share = 0.8
     temperature: Positive = 1.0
@@ -219,7 +238,9 @@ class Judged(Section):
     """Several answers per prompt, ranked by verifier and judge (report section 4.2)."""
 
     prompts: Rows
-    samples: Annotated[Count, Field(ge=2)] = 4
+    samples: Annotated[Count, Field(ge=2)] = 4  # answers of the model that enters dpo2
+    others: Count = 0  # and of the SFT model ("any vs any")
+    pairs: Rows = 2  # most pairs of a prompt
     temperature: Positive = 1.0
     max_tokens: Rows = 64
     judge: str = "verifier"  # verifier, teacher, or the URL of an endpoint
@@ -230,9 +251,11 @@ class Eval(Section):
     samples: Rows = 4
     temperature: Positive = 1.0
     max_tokens: Rows = 64
+    bits_documents: Rows = 100  # held-out documents for bits per byte, at most
 
 
 class Export(Section):
+    hf: Literal["fp32", "bf16"] = "fp32"  # dtype of the Hugging Face folder; the released model is bf16
     gguf: tuple[Literal["f32", "f16", "bf16"], ...] = ("f32", "f16")
     prompts: Rows = 20  # greedy answers that must agree between engines
 

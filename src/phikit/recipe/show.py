@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from phikit.recipe.units import show_bytes, show_count
 from phikit.records import artifact
 from phikit.records.io import read_json
 
+WIDTH = 150  # columns of a table that goes to a file
 TEXT = 160  # characters of a text that a tree shows
 
 
@@ -30,10 +32,11 @@ def print_plan(recipe: Recipe, out: Path, package: str = STAGE_PACKAGE) -> int:
     made = make_plan(recipe)
     state = {s.name: "cached" if s.cached else s.reason for s in statuses(recipe, out, package)}
     title = f"{recipe.name} at {made.scale}: {made.parameters:,} parameters -> {out}"
-    table = Table("stage", "what", title=title, title_justify="left")
+    table = Table("stage", title=title, title_justify="left")
+    table.add_column("what", overflow="fold")
     for column in ("tokens", "steps", "FLOPs", "memory/rank"):
         table.add_column(column, justify="right")
-    table.add_column("state")
+    table.add_column("state", overflow="fold")
     for line in made.lines:
         table.add_row(
             line.stage,
@@ -44,7 +47,7 @@ def print_plan(recipe: Recipe, out: Path, package: str = STAGE_PACKAGE) -> int:
             "-" if line.memory is None else show_bytes(line.memory.total),
             escape(state[line.stage]),
         )
-    console = Console()
+    console = _console()
     console.print(table)
     memory = [(x.memory.total, x.stage, x.memory) for x in made.lines if x.memory]
     if memory:
@@ -65,11 +68,12 @@ def print_run(run: Path) -> None:
     if not (run / TIMINGS).is_file():
         raise ValueError(f"{run}: no run here (it has no {TIMINGS}); start one with `phikit run --out {run}`")
     timings = read_json(run / TIMINGS)
-    console = Console()
+    console = _console()
     title = f"{timings['recipe']} at {timings['scale']}"
-    table = Table("stage", "state", title=title, title_justify="left")
+    table = Table("stage", title=title, title_justify="left")
+    table.add_column("state", overflow="fold")
     table.add_column("seconds", justify="right")
-    table.add_column("counts")
+    table.add_column("counts", overflow="fold")
     for row in timings["stages"]:
         state = row["status"] + (f": {row['error']}" if row.get("error") else "")
         counts = ", ".join(f"{k} {_number(v)}" for k, v in row["counts"].items() if not isinstance(v, dict))
@@ -104,7 +108,7 @@ def print_trace(run: Path, pair: str) -> None:
     _branches(tree, node, {node.id})
     if node.others:
         tree.add(f"{node.others:,} more rollouts of the same question")
-    Console().print(tree)
+    _console().print(tree)
 
 
 def _branches(tree: Tree, node: Node, shown: set[str]) -> None:
@@ -151,6 +155,11 @@ def copy_export(run: Path, to: Path) -> list[str]:
         shutil.copy2(found.path / name, to / name)
         lines.append(f"{to / name}  {show_bytes((to / name).stat().st_size)}")
     return lines
+
+
+def _console() -> Console:
+    """A file or pipe has no width: give it one that cuts nothing."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

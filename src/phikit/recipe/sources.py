@@ -31,7 +31,7 @@ _UNSHAPING_LIBRARIES = {"pydantic", "rich", "typer", "yaml"}
 @dataclass(frozen=True)
 class Declared:
     """What a stage file says about itself in literal tuples of strings; `reads` also holds every section that
-    the file reaches as `recipe.<section>`."""
+    the file, or a helper in recipe/ that it imports, reaches as `ctx.recipe.<section>`."""
 
     needs: tuple[str, ...] = ()  # NEEDS: stages that must be finished before it
     uses: tuple[str, ...] = ()  # USES: stages it reads where the recipe has them
@@ -58,10 +58,19 @@ def declared(stage: str, package: str = STAGE_PACKAGE) -> Declared:
             continue
         if name in names:
             found[names[name]] = _literal(value, f"{path}, line {node.lineno}: {name}")
-    sections, whole = _recipe_use(tree)
-    if whole and "reads" not in found:
-        raise ValueError(f"{path}: it hands on ctx.recipe as a whole: name the sections used there in READS")
-    found["reads"] = tuple(sorted({*found.get("reads", ()), *sections}))
+    sections = set(found.get("reads", ()))
+    for module in closure(f"{package}.{stage}"):
+        if not module.startswith(("phikit.recipe.", f"{package}.")):
+            continue  # only the stage file and its helpers beside it know the recipe
+        helper = module_file(module)
+        assert helper is not None
+        used, whole = _recipe_use(_parse(helper))
+        sections |= used
+        if whole and "reads" not in found:
+            raise ValueError(
+                f"{helper}: it hands on ctx.recipe whole: name the sections used there in READS of {stage}.py"
+            )
+    found["reads"] = tuple(sorted(sections))
     return Declared(**found)
 
 

@@ -34,10 +34,13 @@ class Tokenizer:
     """Wraps a Hugging Face `tokenizer.json`. `encode` never produces special ids from text."""
 
     def __init__(self, spec: str) -> None:
-        """`spec` is the text of a `tokenizer.json`."""
+        """`spec` is the text of a `tokenizer.json`. Raises ValueError where it is none or lacks specials."""
         from tokenizers import Tokenizer as Backend
 
-        self._backend = Backend.from_str(spec)
+        try:
+            self._backend = Backend.from_str(spec)
+        except Exception as e:  # the backend raises plain Exception
+            raise ValueError(f"not a readable tokenizer.json ({e})") from e
         self._backend.encode_special_tokens = True  # "<|im_end|>" inside a document is text
         self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
         ids = {str(t.content): i for i, t in self._backend.get_added_tokens_decoder().items() if t.special}
@@ -54,7 +57,10 @@ class Tokenizer:
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.exists():
             raise FileNotFoundError(f"no tokenizer.json at {path}")
-        return cls(file.read_text(encoding="utf-8"))
+        try:
+            return cls(file.read_text(encoding="utf-8"))
+        except ValueError as e:
+            raise ValueError(f"{file}: {e}") from e
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, digits: int = 1) -> Tokenizer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from phikit.verify import math_answer
 from phikit.verify.verdict import Verdict
@@ -74,8 +75,8 @@ def states_answer(text: str) -> bool:
 def sums(text: str) -> list[tuple[bool, Fraction | None]]:
     """(is it true, its written result or None) of every sum such as "12-3=9.".
 
-    In a chain, "12-3=9+5=14", each "=" is one sum. An "=" without an operation before it is none; a sum without a
-    result is not true.
+    In a chain, "12-3=9+5=14", each "=" is one sum. An "=" without an operation before it is none; a sum
+    without a result is not true.
     """
     found: list[tuple[bool, Fraction | None]] = []
     for equals in re.finditer("=", text):
@@ -92,7 +93,7 @@ def repeats(text: str) -> bool:
     """A sentence twice in a row or three times in all, or more than one stated answer. (A sum may come twice:
     a change can be undone and done again.)"""
     sentences = [s for s in (part.strip().lower() for part in re.split(r"[.\n]", text)) if s]
-    twice = any(a == b for a, b in zip(sentences, sentences[1:]))
+    twice = any(a == b for a, b in pairwise(sentences))
     return twice or any(sentences.count(s) > 2 for s in set(sentences)) or len(_STATES.findall(text)) > 1
 
 

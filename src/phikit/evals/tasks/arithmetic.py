@@ -1,7 +1,7 @@
 """Held-out word problems: exact answers, greedy and sampled, and the form of the sampled answers.
 
-Items: {id, question, answer}. Report section 4.3 measures pivotal DPO by sampled accuracy, so `sampled` draws every
-problem several times at the settings' temperature; its interval is clustered by problem.
+Items: {id, question, answer}. Report section 4.3 measures pivotal DPO by sampled accuracy, so `sampled` draws
+every problem several times at the settings' temperature; its interval is clustered by problem.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ TASK, FORMAT = "arithmetic", "format"
 def greedy(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generated:
     """Metric `greedy`: one answer a problem, temperature 0."""
     requests = [
-        ask.question(field(i, "question", TASK), max_tokens=settings.max_tokens, temperature=0.0) for i in items
+        ask.question(field(i, "question", TASK), max_tokens=settings.max_tokens, temperature=0.0)
+        for i in items
     ]
 
     def rows(results: Sequence[list[Completion]]) -> list[Row]:
@@ -29,8 +30,8 @@ def greedy(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generate
 
 
 def sampled(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generated:
-    """Metric `sampled`, and task `format` on the same answers. A sample's seed depends on the problem alone, so
-    that checkpoints are compared with common random numbers."""
+    """Metric `sampled`, and task `format` on the same answers. A sample's seed depends on the problem alone,
+    so that checkpoints are compared with common random numbers."""
     requests = [
         ask.question(
             field(i, "question", TASK),
@@ -53,7 +54,8 @@ def sampled(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generat
 
 
 def outcome(c: Completion, answer: str) -> str:
-    """right, wrong, unparsed or cut. A cut answer is never right: what it would have ended with is unknown."""
+    """right, wrong, unparsed or cut. A cut answer is never right: what it would have ended with is
+    unknown."""
     return math_answer.judge(c.text, answer).value if c.finish == "stop" else "cut"
 
 

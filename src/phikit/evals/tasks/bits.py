@@ -1,9 +1,9 @@
 """Bits per byte on held-out organic text: what a text costs, whatever the vocabulary.
 
-Items: Document rows {id, text, source}. A document is cut into windows of `window` tokens that overlap by the one
-token which is the next window's context. Its first token has no context: neither its bits nor its bytes count.
-Rows hold bits in `value`, bytes in `weight`, and the source as metric; the score is a ratio of sums with an interval
-clustered by document.
+Items: Document rows {id, text, source}. A document is cut into windows of `window` tokens that overlap by the
+one token which is the next window's context. Its first token has no context: neither its bits nor its bytes
+count. Rows hold bits in `value`, bytes in `weight`, and the source as metric; the score is a ratio of sums
+with an interval clustered by document.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Multiple choice by log-likelihood: the choice with the highest sum of log-probabilities (report section 3's
 protocol for MMLU and ARC). `icl` is the same with the labels of the pattern as choices.
 
-Items: choice {id, prompt, choices, gold: index}; icl {id, prompt, choices, answer: one of the choices}. A choice is
-the text that follows the prompt, with its leading blank where it has one.
+Items: choice {id, prompt, choices, gold: index}; icl {id, prompt, choices, answer: one of the choices}. A
+choice is the text that follows the prompt, with its leading blank where it has one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _gold(task: str, item: Item) -> int:
         gold = choices.index(answer) if answer in choices else None
     if not isinstance(gold, int) or not 0 <= gold < len(choices) or len(set(choices)) < len(choices):
         raise ValueError(
-            f"task {task}, item {item.get('id')}: needs distinct choices with `gold` as an index or `answer` among "
-            f"them, got gold {item.get('gold')!r}, answer {item.get('answer')!r}, choices {choices}"
+            f"task {task}, item {item.get('id')}: needs distinct choices, `gold` (index) or `answer` (of "
+            f"them); got gold {item.get('gold')!r}, answer {item.get('answer')!r}, choices {choices}"
         )
     return gold

@@ -1,9 +1,9 @@
-"""Preference wins: a checkpoint's sampled answers against those of the SFT checkpoint on the same prompts, judged
-by the verified rubric of verify/worked.py (our place for the report's judge-based ArenaHard, Table 9).
+"""Preference wins: a checkpoint's sampled answers against those of the SFT checkpoint on the same prompts,
+judged by the verified rubric of verify/worked.py (our place for the report's judge-based ArenaHard, Table 9).
 
-Items: {id, question, answer}. The reference answers are samples of their own; the SFT checkpoint is compared with
-them by further samples, and so comes out near 0.5. Every answer meets every reference answer of its prompt: 1 for
-a win, 0.5 for a draw; the interval is clustered by prompt.
+Items: {id, question, answer}. The reference answers are samples of their own; the SFT checkpoint is compared
+with them by further samples, and so comes out near 0.5. Every answer meets every reference answer of its
+prompt: 1 for a win, 0.5 for a draw; the interval is clustered by prompt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ Reference = Mapping[str, Sequence[worked.Worked]]  # item id -> the judged refer
 
 
 def wins(items: Sequence[Item], ask: Prompter, settings: Settings, reference: Reference) -> Generated:
-    """`reference` is read when the rows are made: the SFT checkpoint fills it in the same call (`references`)."""
+    """`reference` is read when the rows are made: the SFT checkpoint fills it in the same call
+    (`references`)."""
 
     def rows(results: Sequence[list[Completion]]) -> list[Row]:
         out = []

@@ -1,8 +1,9 @@
 """Key-value recall at one, two and four times the base context: the closed world's place for HELMET's recall
 (report section 3.3).
 
-Items: {id, prompt, answer}; the answer is the text that follows the prompt, with its leading blank. `exact`: every
-token of the answer is the arg-max given the ones before, which is greedy decoding at the price of one forward pass.
+Items: {id, prompt, answer}; the answer is the text that follows the prompt, with its leading blank. `exact`:
+every token of the answer is the arg-max given the ones before, which is greedy decoding at the price of one
+forward pass.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from phikit.recipe.context import StageContext
 
 NEEDS = ()
+READS = ("world",)
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     config: Any = ctx.config
     folders = [Folder(Path(f.path), f.source, f.text_key) for f in config.folders]
-    items = chain(local_documents(config.max_bytes), *map(folder_documents, folders))
+    items = chain(local_documents(config.max_bytes.model_dump()), *map(folder_documents, folders))
     settings = Settings(
         languages=tuple(config.languages),
         info=config.decontaminate.info,
@@ -37,7 +38,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
 def _references(ctx: StageContext) -> Iterator[tuple[str, str]]:
     """The held-out items of the closed world, then the files the recipe names."""
     from phikit.corpus.references import read_references
-    from phikit.synth.world import references
+    from phikit.recipe.stages.synth import references
 
     yield from references(ctx.recipe)
     config: Any = ctx.config

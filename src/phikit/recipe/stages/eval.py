@@ -1,4 +1,5 @@
-"""Stage eval: every checkpoint on the same held-out items, paired comparisons, contamination, sample outputs."""
+"""Stage eval: every checkpoint on the same held-out items, paired comparisons, contamination, sample
+outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +12,13 @@ from phikit.records.io import read_json, write_json, write_jsonl
 
 NEEDS = ("corpus", "synth", "pretrain", "midtrain", "sft", "dpo1", "dpo2")
 KINDS = {"sft": "chat", "pretrain": "base", "midtrain": "base", "dpo1": "chat", "dpo2": "chat"}
-ORDER = ("pretrain", "midtrain", "sft", "dpo1", "dpo2")  # of the tables; `sft` is evaluated first, as the reference
+ORDER = (
+    "pretrain",
+    "midtrain",
+    "sft",
+    "dpo1",
+    "dpo2",
+)  # of the tables; `sft` is evaluated first, as the reference
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -67,15 +74,17 @@ def run(ctx: StageContext) -> dict[str, Any]:
     }
 
 
-def _checkpoint(folder: Path, name: str, kind: Any, data, heldout, held, settings, reference) -> dict[str, Any]:
+def _checkpoint(
+    folder: Path, name: str, kind: Any, data, heldout, held, settings, reference
+) -> dict[str, Any]:
     from phikit.engine.torch_engine import TorchEngine
     from phikit.evals.run import evaluate
     from phikit.evals.samples import samples
 
     engine = TorchEngine.from_folder(folder)
     try:
-        # Long recall is asked of every checkpoint, beyond its own context too (RoPE has no end): that number is
-        # what midtraining is measured against.
+        # Long recall is asked of every checkpoint, beyond its own context too (RoPE has no end):
+        # midtraining is measured against that.
         longest = max(len(engine.encode(i["prompt"] + i["answer"])) for i in held["recall_4x"])
         engine.info = replace(engine.info, context=max(engine.info.context, longest))
         found = evaluate(engine, name, kind, data, heldout, settings, reference)

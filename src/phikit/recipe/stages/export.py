@@ -41,15 +41,18 @@ def run(ctx: StageContext) -> dict[str, Any]:
     from phikit.engine.llama import LlamaEngine
     from phikit.engine.torch_engine import TorchEngine
     from phikit.model.gguf import save_gguf
-    from phikit.model.hf import load_hf
+    from phikit.model.hf import load_hf, save_hf
     from phikit.records.io import read_jsonl, write_text
     from phikit.text.tokenizer import Tokenizer
 
     config: Any = ctx.config
     source = ctx.file("dpo2", "hf/config.json").parent
-    shutil.copytree(source, ctx.out / "hf", dirs_exist_ok=True)
-    model, shape = load_hf(ctx.out / "hf")
-    tokenizer = Tokenizer.load(ctx.out / "hf")
+    model, shape = load_hf(source)
+    tokenizer = Tokenizer.load(source)
+    if config.hf == "fp32":
+        shutil.copytree(source, ctx.out / "hf", dirs_exist_ok=True)
+    else:
+        save_hf(model, tokenizer, ctx.out / "hf", dtype=config.hf)
     for ftype in config.gguf:
         name = f"{ctx.recipe.name} {ctx.recipe.scale}"
         save_gguf(model, tokenizer, ctx.out / f"model-{ftype}.gguf", ftype=ftype, name=name)

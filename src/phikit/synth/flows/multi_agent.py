@@ -1,22 +1,32 @@
 """A conversation of two agents on a passage (report section 2.2 and appendix D.1.3, "multi-agent prompting").
 
-A student asks, a teacher answers, and after each exchange a third role evaluates it; what was asked before
-steers the next question. An exchange that fails a check is left out, and the conversation goes on without it.
+A student asks, a teacher answers, and after each exchange an evaluator quotes the words of the passage
+that support the answer: what the answer adds to the question must be in the quote. (A small teacher asked for
+a yes or no says the same to everything.) What was asked before steers the next question; an exchange that
+fails is left out.
 """
 
 from __future__ import annotations
 
 from phikit.records.types import Dialog, Document, Turn
-from phikit.synth.flows.base import Ask, Outcome, Recorder, grounded, repeats, sentence_grammar, words
+from phikit.synth.flows.base import (
+    Ask,
+    Outcome,
+    Recorder,
+    content_words,
+    grounded,
+    repeats,
+    sentence_grammar,
+    span_grammar,
+    words,
+)
 from phikit.synth.flows.rewrite import WH
-
-_YES_NO = 'root ::= "yes" | "no"'
 
 
 async def multi_agent(
-    seed: Document, ask: Ask, *, rounds: int = 3, wanted: int = 2, words_in_text: float = 0.75
+    seed: Document, ask: Ask, *, rounds: int = 4, least: int = 1, most: int = 2, words_in_text: float = 0.75
 ) -> Outcome:
-    """`seed` is a short passage; accepts a Dialog of `wanted` exchanges, all evaluated and grounded."""
+    """`seed` is a short passage; accepts a Dialog of `least` to `most` supported, grounded exchanges."""
     recorder = Recorder("multi_agent", seed, ask)
     passage, kept = seed.text, []
     for number in range(rounds):
@@ -24,7 +34,7 @@ async def multi_agent(
         question = (
             await recorder.say(
                 "agents_ask", {"passage": passage, "asked": asked},
-                temperature=0.5, max_tokens=28, seed=number,
+                temperature=0.5 + 0.2 * number, max_tokens=28, seed=number,
                 grammar=sentence_grammar(passage, WH, 14, "?"),
             )
         )[0]  # fmt: skip
@@ -38,20 +48,22 @@ async def multi_agent(
         if reason := _problem(question.text, answer.text, answer.finish, passage, kept, words_in_text):
             recorder.reject(reason, f"{question.text} / {answer.text}")
             continue
-        values = {"passage": passage, "question": question.text, "answer": answer.text}
-        verdict = (
-            await recorder.say("agents_evaluate", values, temperature=0.0, max_tokens=4, grammar=_YES_NO)
+        values = {"passage": passage, "answer": answer.text}
+        quote = (
+            await recorder.say(
+                "agents_evaluate", values, temperature=0.0, max_tokens=24, grammar=span_grammar(passage, 8)
+            )
         )[0]
-        if verdict.text.strip() != "yes":
-            recorder.reject("evaluator says no", f"{question.text} / {answer.text}")
+        if not _supported(question.text, answer.text, quote.text):
+            recorder.reject("evaluator finds no support", f"{question.text} / {answer.text} / {quote.text}")
             continue
         kept.append((question.text.strip(), answer.text.strip()))
-        if len(kept) == wanted:
+        if len(kept) == most:
             break
     if not kept:
         return recorder.outcome()
-    if len(kept) < wanted:
-        recorder.reject("too few exchanges", f"{len(kept)} of {wanted}")
+    if len(kept) < least:
+        recorder.reject("too few exchanges", f"{len(kept)} of {least}")
         return recorder.outcome()
     turns: list[Turn] = []
     for i, (question, answer) in enumerate(kept):
@@ -59,6 +71,12 @@ async def multi_agent(
     share = min(grounded(a, passage) for _, a in kept)
     meta = recorder.meta(kind="conversation", grounded=round(share, 3), exchanges=len(kept))
     return recorder.outcome(Dialog(tuple(turns), "synthetic", meta, (seed.id,)))
+
+
+def _supported(question: str, answer: str, quote: str) -> bool:
+    """Whether the answer says something beyond the question and at least half of that is in the quote."""
+    new = [w for w in content_words(answer) if w not in content_words(question)]
+    return bool(new) and grounded(" ".join(new), quote) >= 0.5
 
 
 def _problem(

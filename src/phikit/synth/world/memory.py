@@ -52,8 +52,8 @@ def recall_item(rng: random.Random, pairs: int) -> Item:
 
 
 def icl_text(rng: random.Random, examples: int) -> tuple[str, list[tuple[int, int]]]:
-    """Items with labels that follow a hidden rule: the vowel decides, and the label letters are drawn anew for
-    each document. Answer spans start once every class was seen."""
+    """Items with labels that follow a hidden rule: the second syllable decides, and which syllable stands for
+    which letter is drawn anew for each document. Answer spans are the labels whose class was seen before."""
     shown = _labelled(rng, examples)
     text, spans, seen = "Sort:", [], set()
     for j, (item, label) in enumerate(shown):
@@ -85,7 +85,8 @@ def _pairs(keys: list[str], table: dict[str, str]) -> str:
 
 
 def _labelled(rng: random.Random, n: int) -> list[tuple[str, str]]:
-    vowels = rng.sample(VOWELS, len(LABELS))
-    label = dict(zip(vowels, rng.sample(LABELS, len(LABELS))))
-    items = rng.sample([s for s in CV if s[1] in label], n)
-    return [(s, label[s[1]]) for s in items]
+    """(item, label) pairs; an item is a noise syllable and a marker, and the marker decides the label."""
+    markers = rng.sample(SYLLABLES, len(LABELS))
+    label = dict(zip(markers, rng.sample(LABELS, len(LABELS))))
+    drawn = [rng.choice(markers) for _ in range(n)]
+    return [(f"{rng.choice(SYLLABLES)} {m}", label[m]) for m in drawn]

@@ -1,0 +1,94 @@
+"""The export stage on a tiny network: files, counts, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from phikit.model.config import ModelConfig
+from phikit.model.hf import load_hf, save_hf
+from phikit.model.transformer import build
+from phikit.recipe.stages import export
+from phikit.records import artifact
+from phikit.records.io import write_jsonl
+from phikit.text.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def ctx(tmp_path):
+    """What the runner hands over, with an untrained network that can say a few plain characters only."""
+    tokenizer = Tokenizer.train(["How many apples does Ann have? 1 2 3 4 5 6 7 8 9"], 270)
+    model = build(ModelConfig(270, 32, 2, 2, 1, 64, 256), 0)
+    with torch.no_grad():
+        allowed = torch.zeros(270, 1)
+        allowed[tokenizer.encode("ab 12")] = 40.0
+        model.head.weight.mul_(allowed)
+    save_hf(model, tokenizer, tmp_path / "dpo2" / "hf")
+    rows = [
+        {"id": str(i), "question": f"How many apples are {i} and {i + 3}?", "answer": "1"} for i in range(6)
+    ]
+    write_jsonl(tmp_path / "synth" / "heldout" / "arithmetic.jsonl", rows)
+    inputs = {
+        name: artifact.seal(tmp_path / name, stage=name, fingerprint="0", config={}, inputs={}, counts={})
+        for name in ("dpo2", "synth")
+    }
+    (tmp_path / "export").mkdir()
+    return SimpleNamespace(
+        out=tmp_path / "export",
+        recipe=SimpleNamespace(name="phi4", scale="nano"),
+        config=SimpleNamespace(hf="fp32", gguf=("f32", "f16"), prompts=5),
+        inputs=inputs,
+        file=lambda stage, name: inputs[stage].file(name),
+    )
+
+
+def test_the_stage(ctx):
+    counts = export.run(ctx)
+    assert counts == {
+        "parameters": load_hf(ctx.out / "hf")[1].parameters,
+        "prompts": 5,
+        "same_f32": 5,
+        "same_f16": 5,
+    }
+    assert {p.name for p in ctx.out.iterdir()} == {"hf", "model-f32.gguf", "model-f16.gguf", "Modelfile"}
+    for path in (ctx.out.parent / "dpo2" / "hf").iterdir():
+        assert (ctx.out / "hf" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_folder_in_bf16(ctx):
+    ctx.config = SimpleNamespace(hf="bf16", gguf=("bf16",), prompts=2)
+    counts = export.run(ctx)
+    assert counts["same_bf16"] <= counts["prompts"] == 2
+    before, after = load_hf(ctx.out.parent / "dpo2" / "hf")[0], load_hf(ctx.out / "hf", dtype="bf16")[0]
+    for a, b in zip(before.parameters(), after.parameters(), strict=True):
+        assert torch.equal(a.bfloat16(), b)
+    assert "FROM ./model-bf16.gguf" in (ctx.out / "Modelfile").read_text()
+
+
+def test_disagreement_is_an_error(tmp_path):
+    path = tmp_path / "model.gguf"
+    good = [([1, 2], (3, 4))] * 4
+    assert export.agreement(path, good, good) == 4
+    assert export.agreement(path, good, [*good[:2], *[([1, 2], (3, 5))] * 2]) == 2
+    with pytest.raises(ValueError, match="only 1 of 4 greedy answers"):
+        export.agreement(path, good, [good[0], *[([1, 2], (3, 5))] * 3])
+    with pytest.raises(ValueError, match="tokenizes 1 of 4 prompts otherwise"):
+        export.agreement(path, good, [*good[:3], ([1, 9], (3, 4))])
+
+
+def test_the_modelfile_adds_no_white_space():
+    """Go's trim marks remove the line breaks: what is left beside the actions is Phi-4's format."""
+    text = export.MODELFILE.format(gguf="m.gguf")
+    assert text.startswith("FROM ./m.gguf\n")
+    template = re.search('TEMPLATE """(.*?)"""', text, re.DOTALL)[1]
+    trimmed = re.sub(r"\s*\{\{- ", "{{ ", re.sub(r" -\}\}\s*", " }}", template))
+    literal = [t for t in re.split(r"\{\{.*?\}\}", trimmed) if t]
+    assert literal == [
+        "<|im_start|>", "<|im_sep|>", "<|im_end|>", "<|im_end|><|im_start|>assistant<|im_sep|>",
+    ]  # fmt: skip
+    assert trimmed.count("{{ end }}") == 3
+    for stop in ("<|im_start|>", "<|im_end|>", "<|im_sep|>"):
+        assert f'PARAMETER stop "{stop}"\n' in text

@@ -1,0 +1,106 @@
+"""The terminal chat: a scripted engine for the conversation, a real folder for the whole."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from phikit.engine.scripted import ScriptedEngine
+from phikit.serve.chat import find, talk
+
+
+def conversation(engine, *lines):
+    """(stdout, stderr) of a conversation; an exception among the lines is raised: Ctrl-C at the prompt."""
+    waiting = iter([*lines, None])
+
+    def ask() -> str | None:
+        line = next(waiting)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    out, notes = io.StringIO(), io.StringIO()
+    talk(engine, ask, out, notes)
+    return out.getvalue(), notes.getvalue()
+
+
+class Streaming(ScriptedEngine):
+    """Says its answer in pieces of three characters; a Ctrl-C comes where the answer has a `!`."""
+
+    def stream(self, request):
+        [(_, [answer])] = self.generate([request])
+        for i in range(0, len(answer.text), 3):
+            if "!" in answer.text[i : i + 3]:
+                raise KeyboardInterrupt
+            yield answer.text[i : i + 3]
+
+
+def test_questions_and_answers():
+    engine = ScriptedEngine(lambda prompt: f"seen {prompt.count('user')}")
+    out, notes = conversation(engine, "one\n", "  two \n", "\n", "/quit\n", "three\n")
+    assert out == "seen 1\nseen 2\n"
+    assert engine.prompts[1] == (
+        "<|im_start|>user<|im_sep|>one<|im_end|><|im_start|>assistant<|im_sep|>seen 1<|im_end|>"
+        "<|im_start|>user<|im_sep|>two<|im_end|><|im_start|>assistant<|im_sep|>"
+    )
+    assert notes.count("7 tokens, ") == 2
+    assert "tokens/s" in notes
+
+
+def test_a_new_conversation():
+    engine = ScriptedEngine(lambda prompt: "ok")
+    conversation(engine, "one", "/new", "two")
+    assert "one" not in engine.prompts[1]
+
+
+def test_an_answer_that_is_stopped_stays_in_the_conversation():
+    engine = Streaming(lambda prompt: "abcdef!gh" if "two" not in prompt else "fine")
+    out, notes = conversation(engine, "one", KeyboardInterrupt(), "two")
+    assert out == "abcdef\nfine\n"
+    assert "[stopped, " in notes
+    assert "abcdef<|im_end|>" in engine.prompts[-1]
+
+
+def test_a_full_context_is_refused_with_the_numbers():
+    engine = ScriptedEngine(lambda prompt: "x" * 1000, context=80)
+    out, notes = conversation(engine, "q" * 200, "short", "again")
+    assert "tokens do not fit the context of 80: ask in fewer words" in notes
+    assert "/new starts over" in notes
+    assert len(out.strip()) <= 80
+
+
+def test_the_latest_checkpoint_of_a_run(tmp_path):
+    with pytest.raises(ValueError, match="none of export, dpo2, dpo1, sft is there yet"):
+        find(tmp_path)
+    for stage in ("pretrain", "sft", "dpo1"):
+        (tmp_path / stage / "hf").mkdir(parents=True)
+        (tmp_path / stage / "hf" / "config.json").write_text("{}")
+    assert find(tmp_path) == str(tmp_path / "dpo1")
+    assert find(tmp_path / "sft") == str(tmp_path / "sft")
+    assert find(tmp_path / "sft" / "hf") == str(tmp_path / "sft" / "hf")
+    assert find("smollm2") == "smollm2"
+
+
+def test_over_a_pipe(tmp_path):
+    """The whole of `phikit chat` on a tiny network: lines in, answers out, numbers on stderr."""
+    from phikit.model.config import ModelConfig
+    from phikit.model.hf import save_hf
+    from phikit.model.transformer import build
+    from phikit.text.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.train(["the cat sat on the mat"], 270)
+    save_hf(build(ModelConfig(270, 32, 1, 2, 1, 64, 128), 0), tokenizer, tmp_path / "sft" / "hf")
+    source = str(Path(__file__).parents[2] / "src")
+    done = subprocess.run(
+        [sys.executable, "-c", f"from phikit.serve.chat import chat; chat({str(tmp_path)!r})"],
+        input="hi\n/quit\n", capture_output=True, text=True, env={**os.environ, "PYTHONPATH": source},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'sft'}: 128 tokens of context" in done.stderr
+    assert "tokens/s]" in done.stderr
+    assert done.stdout.endswith("\n")

@@ -1,0 +1,110 @@
+"""The trained tokenizer: text comes back, specials never come from text, the pre-split is Phi-4's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phikit.text.tokenizer import PAD, SPECIALS, Tokenizer
+
+TEXTS = ["The cat sat on 12 mats; it's 3.50, don't WE'LL.\n\n  def f(x):\n    return x + 1\n"] * 4
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(TEXTS, 300)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text())
+def test_text_comes_back(text):
+    t = _shared()
+    ids = t.encode(text)
+    assert t.decode(ids) == text
+    assert not set(ids) & set(t.special_ids.values())
+
+
+_made: list[Tokenizer] = []
+
+
+def _shared() -> Tokenizer:
+    if not _made:
+        _made.append(Tokenizer.train(TEXTS, 300))
+    return _made[0]
+
+
+def test_specials_are_the_last_ids(tokenizer):
+    assert tokenizer.vocab_size == 300
+    assert [tokenizer.special_ids[t] for t in SPECIALS] == list(range(300 - len(SPECIALS), 300))
+    assert tokenizer.pad == tokenizer.special_ids[PAD]
+    assert tokenizer.pad not in (tokenizer.im_end, tokenizer.end_of_text)
+
+
+def test_specials_in_text_are_text(tokenizer):
+    for special in SPECIALS:
+        ids = tokenizer.encode(f"a{special}b")
+        assert len(ids) > 5
+        assert tokenizer.decode(ids) == f"a{special}b"
+
+
+def test_special_tokens_are_left_out_of_decoded_text(tokenizer):
+    ids = [tokenizer.im_start, *tokenizer.encode("cat"), tokenizer.im_end]
+    assert tokenizer.decode(ids) == "cat"
+    assert tokenizer.decode([*ids, 10_000]) == "cat"
+    assert tokenizer.token_text(tokenizer.im_end) == "<|im_end|>"
+
+
+def test_digits_stand_alone_or_in_threes(tokenizer):
+    pieces = [tokenizer.token_text(i) for i in tokenizer.encode("1234567")]
+    assert pieces == list("1234567")
+    threes = Tokenizer.train(["123 456 123 456 789 " * 9], 270, digits=3)
+    assert [threes.token_text(i) for i in threes.encode("123456")] == ["123", "456"]
+    assert len(threes.encode("1234")) == 2  # left to right: 123, 4
+
+
+def test_a_batch_is_the_same_as_one_by_one(tokenizer):
+    texts = ["", "cat", "  two  spaces ", "é", *TEXTS]
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(t) for t in texts]
+
+
+def test_offsets_are_in_characters(tokenizer):
+    ids, spans = tokenizer.encode_with_offsets("it's é cat")
+    assert ids == tokenizer.encode("it's é cat")
+    assert spans[0][0] == 0
+    assert spans[-1][1] == len("it's é cat")
+    assert all(a <= b for a, b in spans)
+
+
+def test_training_is_repeatable_and_survives_a_file(tokenizer, tmp_path):
+    assert Tokenizer.train(TEXTS, 300).to_json() == tokenizer.to_json()
+    tokenizer.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path)
+    assert again.to_json() == tokenizer.to_json()
+    assert again.encode("a <|im_end|> 12") == tokenizer.encode("a <|im_end|> 12")
+    assert len(again.merges) == 300 - 256 - len(SPECIALS)
+    assert all(len(m) == 2 for m in again.merges)
+
+
+def test_too_small_vocabulary_or_too_little_text():
+    with pytest.raises(ValueError, match=r"model\.vocab = 200 is below 256 bytes"):
+        Tokenizer.train(TEXTS, 200)
+    with pytest.raises(ValueError, match="needs more text"):
+        Tokenizer.train(["ab"], 5000)
+
+
+def test_a_tokenizer_without_our_specials_is_refused(tokenizer):
+    spec = json.loads(tokenizer.to_json())
+    spec["added_tokens"] = [t for t in spec["added_tokens"] if t["content"] != "<|im_sep|>"]
+    with pytest.raises(ValueError, match="im_sep"):
+        Tokenizer(json.dumps(spec))
+
+
+def test_missing_and_malformed_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer\.json"):
+        Tokenizer.load(tmp_path)
