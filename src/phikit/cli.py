@@ -90,7 +90,7 @@ def study(name: Annotated[str, typer.Argument(help="nano-seeds: the nano run ove
     """Run a study: several runs of a recipe, compared."""
     from phikit.recipe import studies
 
-    studies.study(name)
+    raise typer.Exit(studies.study(name))
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from evals_world import N, engine, perfect, worked_answer, write_world
 
@@ -166,6 +168,19 @@ def test_continuation_ids_are_those_of_the_whole():
 def test_a_prompt_that_does_not_fit_is_an_error(world):
     with pytest.raises(ValueError, match="do not fit the context of pretrain"):
         evaluate(engine(context=40), "pretrain", "base", *world, Settings(window=32))
+
+
+def test_a_checkpoint_of_nan_is_an_error_and_no_score(world, monkeypatch):
+    e = engine()
+    scored = e.score
+
+    def broken(requests):
+        out = scored(requests)
+        return [replace(s, logprob=float("nan")) if i == 3 else s for i, s in enumerate(out)]
+
+    monkeypatch.setattr(e, "score", broken)
+    with pytest.raises(ValueError, match=r"checkpoint dpo1: .* nan or infinite"):
+        evaluate(e, "dpo1", "chat", *world, SETTINGS)
 
 
 def test_bad_held_out_files_are_named(world):

@@ -38,7 +38,7 @@ def pick(
         ids = logits_BV.argmax(-1)
         return ids, logprobs.gather(-1, ids[:, None])[:, 0]
     scaled = logits_BV / temperature.clamp(min=1e-6)[:, None]
-    p = torch.softmax(scaled.double(), dim=-1)
+    p = torch.softmax(scaled, dim=-1).double()  # float64 for the cumulative sum only
     if bool((top_p < 1).any()):
         sorted_p, order = p.sort(dim=-1, descending=True)
         outside = sorted_p.cumsum(-1) - sorted_p >= top_p[:, None]

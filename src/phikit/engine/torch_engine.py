@@ -33,7 +33,9 @@ SCORE_TOKENS = 16_384
 class TorchEngine:
     """Implements `Engine` on a Transformer in fp32 (numerics exact-fp32)."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, name: str = "model", slots: int = SLOTS) -> None:
+    def __init__(
+        self, model: Transformer, tokenizer: Tokenizer, name: str = "model", slots: int = SLOTS
+    ) -> None:
         self.model, self.tokenizer, self.slots = model.eval(), tokenizer, slots
         c = model.config
         self.info = EngineInfo(name, c.context, c.vocab, "exact-fp32")
@@ -73,7 +75,8 @@ class TorchEngine:
                 raise ValueError("TorchEngine does not do grammars; use a GGUF engine")
             if not r.prompt or len(r.prompt) + 1 > self.info.context:
                 raise PromptTooLong(
-                    f"request {i}: a prompt of {len(r.prompt)} tokens; {self.info.name} takes 1 to {self.info.context - 1}"
+                    f"request {i}: a prompt of {len(r.prompt)} tokens; {self.info.name} takes "
+                    f"1 to {self.info.context - 1}"
                 )
         done: dict[int, dict[int, Completion]] = {i: {} for i in range(len(requests))}
         for sample, completion in self._decode(requests):
@@ -93,24 +96,33 @@ class TorchEngine:
 
     @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """The last token of a continuation is never an input, so continuations that differ only there (the
+        letters of a multiple-choice question) share one row."""
+        for i, r in enumerate(requests):
+            self._check_score(i, r)
+        rows: dict[tuple[int, ...], list[int]] = {}  # input row -> requests that need it
+        for i, r in enumerate(requests):
+            rows.setdefault((r.context + r.continuation)[:-1], []).append(i)
         results: list[Score | None] = [None] * len(requests)
-        order = sorted(range(len(requests)), key=lambda i: -len(requests[i].context) - len(requests[i].continuation))
-        for batch in _by_tokens(order, [len(r.context) + len(r.continuation) for r in requests], SCORE_TOKENS):
-            rows = [requests[i].context + requests[i].continuation for i in batch]
-            for i in batch:
-                self._check_score(i, requests[i])
-            hidden = self._forward(rows)
-            where = [(b, t) for b, i in enumerate(batch) for t in _span(requests[i])]
+        for batch in _by_tokens(sorted(rows, key=len, reverse=True), SCORE_TOKENS):
+            hidden = self._forward(batch)
+            users = [(b, i) for b, row in enumerate(batch) for i in rows[row]]
+            where = [(b, t) for b, i in users for t in _span(requests[i])]
             row, at = (torch.tensor(x) for x in zip(*where))
-            picked, targets = hidden[row, at], torch.tensor([rows[b][t + 1] for b, t in where])
-            logprobs = token_logprobs(picked, self.model.head_weight, targets).double()
-            greedy = torch.cat([F.linear(h, self.model.head_weight).argmax(-1) for h in picked.split(4096)]) == targets
+            targets = torch.tensor([t for _, i in users for t in requests[i].continuation])
+            logprobs, greedy = self._against_head(hidden[row, at], targets)
             a = 0
-            for i in batch:
+            for _, i in users:
                 z = a + len(requests[i].continuation)
                 results[i] = Score(float(logprobs[a:z].sum()), bool(greedy[a:z].all()), z - a)
                 a = z
         return results  # type: ignore[return-value]
+
+    def _against_head(self, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """float64 log-probabilities of targets [N], and whether each is the arg-max."""
+        head = self.model.head_weight
+        best = torch.cat([F.linear(h, head).argmax(-1) for h in hidden.split(4096)])
+        return token_logprobs(hidden, head, targets).double(), best == targets
 
     def _check_score(self, i: int, r: ScoreRequest) -> None:
         n = len(r.context) + len(r.continuation)
@@ -145,7 +157,9 @@ class TorchEngine:
     def _decode_samples(self, requests: Sequence[GenRequest], watch: bool = False) -> Iterator[_Sample]:
         """Finished samples; with `watch` every sample after each of its tokens (for streaming)."""
         longest = max((len(r.prompt) + r.max_tokens for r in requests), default=0)
-        state = _Slots(self.model, min(self.slots, sum(r.n for r in requests)), min(longest, self.info.context))
+        state = _Slots(
+            self.model, min(self.slots, sum(r.n for r in requests)), min(longest, self.info.context)
+        )
         waiting = _Prompts(self, requests)
         while True:
             if state.room() and (fresh := waiting.take(state.room())):
@@ -165,7 +179,9 @@ class TorchEngine:
         logits = F.linear(state.hidden, self.model.head_weight).float()
         temperature = torch.tensor([s.spec.temperature for s in live])
         top_p = torch.tensor([s.spec.top_p for s in live])
-        u = uniforms(np.array([s.key for s in live], dtype=np.uint64), np.array([len(s.tokens) for s in live]))
+        u = uniforms(
+            np.array([s.key for s in live], dtype=np.uint64), np.array([len(s.tokens) for s in live])
+        )
         ids, logprobs = pick(logits, temperature, top_p, torch.from_numpy(u))
         finished = []
         for s, token, logprob in zip(live, ids.tolist(), logprobs.tolist()):
@@ -252,7 +268,7 @@ class _Prompts:
             prompts[p] = None
         self.ready = {}
         # Sorted by length in groups of similar size: right padding is computed and thrown away.
-        for group in _by_tokens(sorted(prompts, key=len), None, PREFILL_TOKENS // 4):
+        for group in _by_tokens(sorted(prompts, key=len), PREFILL_TOKENS // 4):
             self.ready.update(_prefill(self.engine, group))
 
 
@@ -264,7 +280,12 @@ def _prefill(engine: TorchEngine, prompts: Sequence[tuple[int, ...]]) -> dict[tu
     hidden = model.extend(tokens, torch.arange(width).expand(len(prompts), width), caches, 0, mask)
     engine._counter.prefilled += sum(map(len, prompts))
     return {
-        p: _Prefilled([c.k[b, :, : len(p)] for c in caches], [c.v[b, :, : len(p)] for c in caches], hidden[b, len(p) - 1], len(p))
+        p: _Prefilled(
+            [c.k[b, :, : len(p)] for c in caches],
+            [c.v[b, :, : len(p)] for c in caches],
+            hidden[b, len(p) - 1],
+            len(p),
+        )
         for b, p in enumerate(prompts)
     }
 
@@ -273,8 +294,8 @@ class _Slots:
     """The live batch: caches [B, K, S, H] a layer, all slots at the same column."""
 
     def __init__(self, model: Transformer, slots: int, longest: int) -> None:
-        self.model, self.size = model, slots
-        self.capacity = 3 * longest + 1  # room to refill before the columns must be moved down
+        self.model, self.size, self.longest = model, slots, longest
+        self.capacity = 2 * longest + 1  # room to refill before the columns must be moved down
         self.caches = _caches(model, slots, self.capacity)
         self.column = longest  # prompts are placed to end here
         self.live: list[_Sample] = []
@@ -329,13 +350,14 @@ class _Slots:
         self.start, self.position, self.hidden = self.start[index], self.position[index], self.hidden[index]
 
     def _move_down(self) -> None:
-        low = int(self.start.min())
-        longest = self.column - low
+        """Moves the live columns to the low end, with room below the new column for the longest prompt."""
+        low, high = int(self.start.min()), self.column
+        self.column = max(high - low, self.longest)
+        shift = high - self.column
         for c in self.caches:
-            c.k[:, :, :longest] = c.k[:, :, low : self.column].clone()
-            c.v[:, :, :longest] = c.v[:, :, low : self.column].clone()
-        # A later prompt may be longer than what is live now: keep it room below the column.
-        self.start, self.column = self.start - low, longest
+            for x in (c.k, c.v):
+                x[:, :, low - shift : self.column] = x[:, :, low:high].clone()
+        self.start = self.start - shift
 
 
 def _caches(model: Transformer, rows: int, columns: int) -> list[KVCache]:
@@ -344,16 +366,16 @@ def _caches(model: Transformer, rows: int, columns: int) -> list[KVCache]:
     return [KVCache(torch.zeros(shape), torch.zeros(shape)) for _ in range(c.layers)]
 
 
-def _by_tokens(items: Sequence, lengths: Sequence[int] | None, most: int) -> Iterator[list]:
-    """Runs of items whose padded size stays under `most` tokens; `lengths` by item, or None to take len(item)."""
-    batch, longest = [], 0
-    for x in items:
-        size = len(x) if lengths is None else lengths[x]
-        if batch and max(longest, size) * (len(batch) + 1) > most:
+def _by_tokens(rows: Sequence[tuple[int, ...]], most: int) -> Iterator[list[tuple[int, ...]]]:
+    """Runs of rows whose padded size stays under `most` tokens."""
+    batch: list[tuple[int, ...]] = []
+    longest = 0
+    for row in rows:
+        if batch and max(longest, len(row)) * (len(batch) + 1) > most:
             yield batch
             batch, longest = [], 0
-        batch.append(x)
-        longest = max(longest, size)
+        batch.append(row)
+        longest = max(longest, len(row))
     if batch:
         yield batch
 

@@ -3,6 +3,7 @@ alone."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -119,6 +120,7 @@ def _run(engine: Engine, checkpoint: str, plans: Sequence[tuple[str, Plan]]) -> 
     total = sum(r.n for p in generated for r in p.requests) + sum(len(p.requests) for p in scored)
     with bar(f"eval {checkpoint}", total, unit="answers") as b:
         completions, scores = _generate(engine, generated, b), _score(engine, scored, b)
+    _check_finite(checkpoint, completions, scores)
     rows: list[Row] = []
     for _, plan in plans:
         n = len(plan.requests)
@@ -160,6 +162,17 @@ def _check_fits(engine: Engine, checkpoint: str, task: str, plan: Plan) -> None:
         raise ValueError(
             f"task {task}: {longest} tokens do not fit the context of {checkpoint} ({engine.info.context}): "
             "open it with a longer one"
+        )
+
+
+def _check_finite(checkpoint: str, completions: Sequence[list[Completion]], scores: Sequence[Score]) -> None:
+    """A network of nan still answers, and would only look like a bad model in the table."""
+    bad = sum(not math.isfinite(x) for some in completions for c in some for x in c.logprobs)
+    bad += sum(not math.isfinite(s.logprob) for s in scores)
+    if bad:
+        raise ValueError(
+            f"checkpoint {checkpoint}: {bad} log-probabilities are nan or infinite; its training diverged or "
+            "its weights are damaged: look at its metrics.jsonl"
         )
 
 

@@ -23,7 +23,7 @@ class Settings:
     samples: int = 4
     temperature: float = 1.0
     max_tokens: int = 64
-    documents: int | None = 100
+    documents: int | None = 50
     window: int | None = None
     preference_samples: int = 2
     seed: int = 0

@@ -1,7 +1,7 @@
 """Progress of long work: a bar on a terminal, a line every ten seconds elsewhere.
 
-    with bar("pretrain", total=tokens, unit="tok") as b:
-        b.advance(8192, loss=2.31)
+with bar("pretrain", total=tokens, unit="tok") as b:
+    b.advance(8192, loss=2.31)
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ class Batch:
 class PackedSource:
     """One shard packed into rows of `context` tokens."""
 
-    def __init__(self, shard: TokenShard, context: int, seed: int, documents: np.ndarray | None = None) -> None:
+    def __init__(
+        self, shard: TokenShard, context: int, seed: int, documents: np.ndarray | None = None
+    ) -> None:
         """`documents`: indices to use (repeats upweight), default all; packed in an order drawn from `seed`."""
         self.shard, self.context = shard, context
         order = np.arange(shard.documents) if documents is None else documents
@@ -42,7 +44,9 @@ class PackedSource:
         self.pieces, self.offsets = pack(shard.lengths, context, order)
         self.rows = len(self.offsets) - 1
 
-    def fill(self, row: int, tokens: np.ndarray, weight: np.ndarray, segment: np.ndarray, position: np.ndarray) -> None:
+    def fill(
+        self, row: int, tokens: np.ndarray, weight: np.ndarray, segment: np.ndarray, position: np.ndarray
+    ) -> None:
         """Writes one row's tokens, own weights, segments and positions into 1-D views of length `context`."""
         at = 0
         for number, (d, start, end) in enumerate(self.pieces[self.offsets[row] : self.offsets[row + 1]]):
@@ -58,7 +62,9 @@ class Loader:
     """`batch(first, count)`: rows first .. first + count - 1 of the order; random access, so that any number of
     ranks and any resume point see the same data."""
 
-    def __init__(self, sources: Mapping[str, PackedSource], phases: Sequence[Phase], seed: int, pad: int) -> None:
+    def __init__(
+        self, sources: Mapping[str, PackedSource], phases: Sequence[Phase], seed: int, pad: int
+    ) -> None:
         self.sources, self.pad = dict(sources), pad
         self.context = next(iter(sources.values())).context
         self.order = Order(phases, {s: p.rows for s, p in sources.items()}, seed)
@@ -77,7 +83,9 @@ class Loader:
         return finish(tokens, own, segment, position, tuple(names))
 
 
-def finish(tokens: np.ndarray, own: np.ndarray, segment: np.ndarray, position: np.ndarray, source=()) -> Batch:
+def finish(
+    tokens: np.ndarray, own: np.ndarray, segment: np.ndarray, position: np.ndarray, source=()
+) -> Batch:
     """Targets are the next token of the same document; the weight of a target is that token's own weight."""
     targets, weight = np.zeros_like(tokens), np.zeros_like(own)
     targets[:, :-1] = tokens[:, 1:]

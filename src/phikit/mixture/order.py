@@ -51,7 +51,9 @@ class Order:
 
     def drawn(self, upto: int) -> dict[str, int]:
         """Rows of each source among the first `upto`, counted in whole blocks of the running phase."""
-        return {s: sum(self._count(p, s, upto - start) for p, start in self._starts(upto)) for s in self.sources}
+        return {
+            s: sum(self._count(p, s, upto - start) for p, start in self._starts(upto)) for s in self.sources
+        }
 
     def epochs(self, total: int) -> dict[str, float]:
         """How often each source is seen in `total` rows: derived, never an input (report table 5)."""

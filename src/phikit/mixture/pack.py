@@ -32,7 +32,9 @@ def pack(lengths: np.ndarray, context: int, order: np.ndarray) -> tuple[np.ndarr
 def _place(open_rows, done, piece, context: int) -> None:
     size = piece[2] - piece[1]
     best = min(
-        (i for i, (room, _) in enumerate(open_rows) if room >= size), key=lambda i: open_rows[i][0], default=-1
+        (i for i, (room, _) in enumerate(open_rows) if room >= size),
+        key=lambda i: open_rows[i][0],
+        default=-1,
     )
     if best >= 0:
         room, pieces = open_rows[best]

@@ -51,13 +51,13 @@ def encode_document(
     tokenizer: Tokenizer, document: Document, *, answer_weight: float = 1.0, other_weight: float = 1.0
 ) -> tuple[list[int], list[int]]:
     """Ids with an end-of-text, and their weights. `meta["answers"]` holds character spans that count
-    `answer_weight`; everything else counts `other_weight`. Without spans the whole text counts 1."""
+    `answer_weight`; everything else, and the whole of a document without spans, counts `other_weight`."""
     spans = document.meta.get("answers")
+    high, low = round(answer_weight * WEIGHT_SCALE), round(other_weight * WEIGHT_SCALE)
     if spans is None:
         ids = tokenizer.encode(document.text)
-        return [*ids, tokenizer.end_of_text], [WEIGHT_SCALE] * (len(ids) + 1)
+        return [*ids, tokenizer.end_of_text], [low] * (len(ids) + 1)
     ids, offsets = tokenizer.encode_with_offsets(document.text)
-    high, low = round(answer_weight * WEIGHT_SCALE), round(other_weight * WEIGHT_SCALE)
     weights = [high if any(a < end and b > start for start, end in spans) else low for a, b in offsets]
     return [*ids, tokenizer.end_of_text], [*weights, high]
 

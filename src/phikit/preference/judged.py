@@ -43,7 +43,16 @@ class Reply:
 Judge = Callable[[Question, Sequence[Reply]], list[Marks]]
 
 
-def answers(engine: Engine, questions: Sequence[Question], *, responder: str, n: int, temperature: float, max_tokens: int, seed: int) -> dict[str, list[Reply]]:
+def answers(
+    engine: Engine,
+    questions: Sequence[Question],
+    *,
+    responder: str,
+    n: int,
+    temperature: float,
+    max_tokens: int,
+    seed: int,
+) -> dict[str, list[Reply]]:
     """`n` distinct-seeded answers of one responder to each question, by question id."""
     requests = [
         GenRequest(
@@ -55,12 +64,16 @@ def answers(engine: Engine, questions: Sequence[Question], *, responder: str, n:
     out: dict[str, list[Reply]] = {}
     with bar(f"answers of {responder}", total=len(questions) * n, unit="answers") as b:
         for i, completions in engine.generate(requests):
-            out[questions[i].id] = [Reply(c.text, c.tokens, c.finish == "stop", responder) for c in completions]
+            out[questions[i].id] = [
+                Reply(c.text, c.tokens, c.finish == "stop", responder) for c in completions
+            ]
             b.advance(len(completions))
     return out
 
 
-def pairs(question: Question, replies: Sequence[Reply], marks: Sequence[Marks], *, most: int, margin: float = 1e-9) -> list[Preference]:
+def pairs(
+    question: Question, replies: Sequence[Reply], marks: Sequence[Marks], *, most: int, margin: float = 1e-9
+) -> list[Preference]:
     """At most `most` pairs of a question, widest margin first. A pair whose accuracies differ belongs to the
     accuracy set, one that only `overall` tells apart to the overall set. Cut answers are never chosen."""
     ranked = []
@@ -92,4 +105,6 @@ def _pair(q: Question, better: Reply, worse: Reply, by: str, mb: Marks, mw: Mark
         "question": q.id, "kind": q.kind, "by": by, "responders": [better.responder, worse.responder],
         "marks_chosen": [mb.accuracy, mb.style, mb.detail], "marks_rejected": [mw.accuracy, mw.style, mw.detail],
     }  # fmt: skip
-    return Preference(q.turns, (), better.tokens, worse.tokens, better.text, worse.text, "judged", meta, parents=(q.id,))
+    return Preference(
+        q.turns, (), better.tokens, worse.tokens, better.text, worse.text, "judged", meta, parents=(q.id,)
+    )

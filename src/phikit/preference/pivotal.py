@@ -76,7 +76,9 @@ class SearchResult:
     stopped: str = ""  # why the search ended early
 
 
-def search(questions: Sequence[Question], rollouts: Rollouts, config: SearchConfig, label: str = "pivotal") -> SearchResult:
+def search(
+    questions: Sequence[Question], rollouts: Rollouts, config: SearchConfig, label: str = "pivotal"
+) -> SearchResult:
     """Searches all questions side by side: each wave samples what every question wants next."""
     result = SearchResult([], {"too easy": 0, "too hard": 0})
     active: list[tuple[Question, Generator[Wanted, None, Found | None]]] = []
@@ -127,7 +129,9 @@ def _explore(q: Question, rollouts: Rollouts, c: SearchConfig) -> Generator[Want
             yield cuts
         for s in searches:
             s.subdivide(lambda prefix: rollouts.p(q, prefix), c.gap)
-    pivotal = {s.tokens[: i + 1]: (s, i) for s in searches for i in s.pivotal(lambda p: rollouts.p(q, p), c.gap)}
+    pivotal = {
+        s.tokens[: i + 1]: (s, i) for s in searches for i in s.pivotal(lambda p: rollouts.p(q, p), c.gap)
+    }
     yield [prefix[:-1] for prefix in pivotal] + list(pivotal)
     others = {p: _alternatives(p, rollouts.of(q, p[:-1]), rollouts.p(q, p), c) for p in pivotal}
     yield [p[:-1] + (o,) for p, options in others.items() for o in options]
@@ -191,7 +195,11 @@ class _Trajectory:
         """Every token with p before and after, where known."""
         n = len(self.tokens)
         known = [
-            float(self.right) if i == n else rollouts.p(q, self.tokens[:i]) if (q.id, self.tokens[:i]) in rollouts.known else None
+            float(self.right)
+            if i == n
+            else rollouts.p(q, self.tokens[:i])
+            if (q.id, self.tokens[:i]) in rollouts.known
+            else None
             for i in range(n + 1)
         ]
         return [Token(t, known[i], known[i + 1]) for i, t in enumerate(self.tokens)]
@@ -213,12 +221,16 @@ def _alternatives(prefix: Prefix, rollouts: Sequence[Rollout], p: float, c: Sear
     for r in rollouts:
         if r.tokens:
             outcomes.setdefault(r.tokens[0], []).append(r.right)
-    shares = {t: sum(x) / len(x) for t, x in outcomes.items() if t != prefix[-1] and len(x) >= c.least_alternative}
+    shares = {
+        t: sum(x) / len(x) for t, x in outcomes.items() if t != prefix[-1] and len(x) >= c.least_alternative
+    }
     far = [t for t, share in shares.items() if abs(share - p) >= c.gap]
     return sorted(far, key=lambda t: (-abs(shares[t] - p), t))[:2]
 
 
-def _best(q: Question, prefix: Prefix, options: Iterable[int], rollouts: Rollouts, c: SearchConfig) -> Pivot | None:
+def _best(
+    q: Question, prefix: Prefix, options: Iterable[int], rollouts: Rollouts, c: SearchConfig
+) -> Pivot | None:
     """The alternative whose own estimate is farthest from the token's, if that is still `gap` or more."""
     p = rollouts.p(q, prefix)
     verified = [(rollouts.p(q, prefix[:-1] + (o,)), o) for o in options]

@@ -58,11 +58,26 @@ class Rollouts:
     that neither the order of waves nor a restart changes any row."""
 
     def __init__(
-        self, engine: Engine, check: Check, folder: Path, *, n: int, temperature: float, max_tokens: int, budget: int, seed: int
+        self,
+        engine: Engine,
+        check: Check,
+        folder: Path,
+        *,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        budget: int,
+        seed: int,
     ) -> None:
         """`folder` keeps the waves; `budget` bounds generated tokens over all waves, 0 for no bound."""
         self.engine, self.check, self.folder = engine, check, folder
-        self.n, self.temperature, self.max_tokens, self.budget, self.seed = n, temperature, max_tokens, budget, seed
+        self.n, self.temperature, self.max_tokens, self.budget, self.seed = (
+            n,
+            temperature,
+            max_tokens,
+            budget,
+            seed,
+        )
         self.known: dict[tuple[str, Prefix], list[Rollout]] = {}
         self.generated, self.prefilled, self.waves = 0, 0, 0
         for path in sorted(folder.glob("wave-*.jsonl.zst")):
@@ -79,7 +94,10 @@ class Rollouts:
         room = [self.max_tokens - len(p) for _, p in pairs]
         most = self.n * sum(room)
         if self.budget and self.generated + most > self.budget:
-            raise BudgetSpent(f"{self.generated:,} tokens generated; the next wave could take {most:,} more than {self.budget:,} allow")
+            raise BudgetSpent(
+                f"{self.generated:,} tokens generated; the next wave could take {most:,} more, "
+                f"and the budget is {self.budget:,}"
+            )
         prompts = [tuple(self.engine.render(q.turns)) for q, _ in pairs]
         requests = [
             GenRequest(
@@ -98,7 +116,9 @@ class Rollouts:
                 outcome = "truncated" if c.finish == "length" else verdicts.get((q.id, text), "")
                 if not outcome:  # many rollouts end in the same text: its verdict is computed once
                     outcome = verdicts[q.id, text] = _outcome(self.check(q, text))
-                samples.append({"tokens": c.tokens, "logprobs": [round(x, 4) for x in c.logprobs], "outcome": outcome})
+                samples.append(
+                    {"tokens": c.tokens, "logprobs": [round(x, 4) for x in c.logprobs], "outcome": outcome}
+                )
             rows[i] = {"question": q.id, "prefix": p, "prompt_tokens": len(prompts[i]), "samples": samples}
             progress.advance(len(completions))
         write_jsonl(self.folder / f"wave-{self.waves:05d}.jsonl.zst", rows)  # type: ignore[arg-type]

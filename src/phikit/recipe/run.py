@@ -239,11 +239,13 @@ def _check_disk(recipe: Recipe, out: Path, stages: set[str]) -> None:
 def _check_counts(stage: str, counts: Any) -> None:
     def good(value: Any, depth: int) -> bool:
         if isinstance(value, Mapping):
-            return depth < 2 and all(isinstance(k, str) and good(v, depth + 1) for k, v in value.items())
+            return depth < 4 and all(isinstance(k, str) and good(v, depth + 1) for k, v in value.items())
         return isinstance(value, int | float) and not isinstance(value, bool)
 
     if not isinstance(counts, Mapping) or not good(counts, 0):
-        raise TypeError(f"stage {stage} must return counts: numbers, or maps of numbers; got {counts!r}")
+        raise TypeError(
+            f"stage {stage} must return counts: numbers, or (nested) maps of numbers; got {counts!r}"
+        )
 
 
 def _brief(counts: Mapping[str, Any]) -> str:

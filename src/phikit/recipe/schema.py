@@ -44,7 +44,7 @@ class World(Section):
     questions: Rows = 2_000  # for preference search; no solutions
     heldout_problems: Rows = 1_000
     preference_problems: Rows = 400
-    heldout_items: Rows = 400  # of every other test set
+    heldout_items: Rows = 250  # of every other test set
     short_pairs: Range = (4, 6)
     base_pairs: Range = (16, 30)
     long_pairs: Range = (60, 155)
@@ -155,7 +155,7 @@ class Mixture(Section):
     fractions: Fractions
     phases: tuple[Phase, ...] = ()
     answer_weight: NotNegative = 1.0  # loss weight of answer tokens, where a document marks them
-    other_weight: dict[str, Share] = {}  # by source: of all other tokens of such documents
+    other_weight: dict[str, Share] = {}  # by source: of all its other tokens, where below 1
     max_epochs: Multiple = 20.0  # a source that would be repeated more often is an error
 
     @model_validator(mode="after")
@@ -251,7 +251,7 @@ class Eval(Section):
     samples: Rows = 4
     temperature: Positive = 1.0
     max_tokens: Rows = 64
-    bits_documents: Rows = 100  # held-out documents for bits per byte, at most
+    bits_documents: Rows = 16  # held-out documents for bits per byte, at most
 
 
 class Export(Section):

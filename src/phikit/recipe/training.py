@@ -56,7 +56,8 @@ def language_rows(ctx: StageContext, phases: Mapping[float, Mapping[str, float]]
     folder = ctx.inputs["mixture"].path
     missing = [n for n in names if not (folder / n).is_dir()]
     if missing:
-        raise ValueError(f"{ctx.name}: the mixture has no source {missing}; it has {sorted(p.name for p in folder.iterdir() if p.is_dir())}")
+        there = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        raise ValueError(f"{ctx.name}: the mixture has no source {missing}; it has {there}")
     sources = open_sources(folder, names, c.context, ctx.seed)
     ends = [Phase(round(until * total), fractions) for until, fractions in phases.items()]
     tokenizer = Tokenizer.load(ctx.file("tokenizer", "tokenizer.json"))

@@ -2,7 +2,17 @@
 
 from phikit.records.artifact import Artifact, Manifest
 from phikit.records.ids import canonical_json, content_id, fingerprint, seed_of
-from phikit.records.types import Completion, Dialog, Document, Preference, Score, Turn, from_row, to_row, turns
+from phikit.records.types import (
+    Completion,
+    Dialog,
+    Document,
+    Preference,
+    Score,
+    Turn,
+    from_row,
+    to_row,
+    turns,
+)
 
 __all__ = [
     "Artifact", "Completion", "Dialog", "Document", "Manifest", "Preference", "Score", "Turn",

@@ -53,11 +53,10 @@ def read_json(path: Path) -> Any:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Writes rows, one JSON object a line; returns how many."""
     n = 0
-    with atomic_path(path) as tmp:
-        with _open_text(tmp, path.suffix, "w") as f:
-            for row in rows:
-                f.write(json.dumps(row, ensure_ascii=False) + "\n")
-                n += 1
+    with atomic_path(path) as tmp, _open_text(tmp, path.suffix, "w") as f:
+        for row in rows:
+            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+            n += 1
     return n
 
 
@@ -101,9 +100,12 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
 def _open_text(path: Path, suffix: str, mode: str) -> Iterator[IO[str]]:
     if suffix == ".gz":
         # mtime 0: equal rows give equal bytes.
-        with path.open(mode + "b") as raw, gzip.GzipFile("", mode + "b", fileobj=raw, mtime=0) as z:
-            with io.TextIOWrapper(z, encoding="utf-8") as f:  # type: ignore[arg-type]
-                yield f
+        with (
+            path.open(mode + "b") as raw,
+            gzip.GzipFile("", mode + "b", fileobj=raw, mtime=0) as z,
+            io.TextIOWrapper(z, encoding="utf-8") as f,  # type: ignore[arg-type]
+        ):
+            yield f
     elif suffix == ".zst":
         import zstandard
 

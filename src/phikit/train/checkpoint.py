@@ -31,7 +31,10 @@ def load(folder: Path) -> dict[str, Any] | None:
         try:
             return torch.load(path, weights_only=True)
         except Exception as e:  # a torn file: any of torch's or zipfile's errors
-            print(f"  {path.name} is damaged ({type(e).__name__}); falling back to the one before", file=sys.stderr)
+            print(
+                f"  {path.name} is damaged ({type(e).__name__}); falling back to the one before",
+                file=sys.stderr,
+            )
             path.unlink()
     return None
 

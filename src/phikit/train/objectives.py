@@ -66,7 +66,9 @@ class PairBatch(Batch):
         if a % 2 or b % 2:
             raise ValueError("a pair must not be split between micro-batches: rows and micro must be even")
         part = super().slice(a, b)
-        return PairBatch(**{f.name: getattr(part, f.name) for f in fields(Batch)}, reference=self.reference[a:b])
+        return PairBatch(
+            **{f.name: getattr(part, f.name) for f in fields(Batch)}, reference=self.reference[a:b]
+        )
 
 
 class DirectPreference:

@@ -30,7 +30,7 @@ class Optimizers:
 
     def __init__(self, model: nn.Module, config: OptimConfig) -> None:
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        hidden = [p for n, p in named if p.ndim == 2 and ".attn." in n or ".mlp." in n and p.ndim == 2]
+        hidden = [p for n, p in named if p.ndim == 2 and (".attn." in n or ".mlp." in n)]
         is_hidden = {id(p) for p in hidden}
         if config.name == "adamw":
             is_hidden, hidden = set(), []
@@ -64,7 +64,9 @@ class Optimizers:
 
     def load_state_dict(self, states: list[dict]) -> None:
         if len(states) != len(self.members):
-            raise ValueError("the checkpoint was written with another optimizer; set optimizer to what it had")
+            raise ValueError(
+                "the checkpoint was written with another optimizer; set optimizer to what it had"
+            )
         for o, state in zip(self.members, states):
             o.load_state_dict(state)
         for group, peak in zip(self._groups(), self._peaks):

@@ -85,7 +85,9 @@ class Trainer:
                     self.save()
                     saved = time.monotonic()
                 if stop.requested:
-                    raise Interrupted(f"{label} was stopped at step {self.step} of {c.steps}; its state is saved")
+                    raise Interrupted(
+                        f"{label} was stopped at step {self.step} of {c.steps}; its state is saved"
+                    )
         return self.log
 
     def _step(self) -> dict[str, Any]:
@@ -103,12 +105,20 @@ class Trainer:
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip))
         loss = total / count
         if not (abs(loss) < float("inf") and norm < float("inf")):
-            raise NonFinite(f"step {self.step}: loss {loss}, gradient norm {norm}; rows from {sorted(set(batch.source))}")
+            raise NonFinite(
+                f"step {self.step}: loss {loss}, gradient norm {norm}; rows from {sorted(set(batch.source))}"
+            )
         factor = lr_factor(self.step, c.steps, warmup=c.warmup, decay=c.decay, final=c.final_lr)
         self.optimizers.step(factor)
         self.step += 1
         self.tokens += int((batch.segment >= 0).sum())
-        row = {"step": self.step, "tokens": self.tokens, "loss": loss, "lr": c.optim.lr * factor, "grad_norm": norm}
+        row = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "loss": loss,
+            "lr": c.optim.lr * factor,
+            "grad_norm": norm,
+        }
         row |= {k: v / count for k, v in shown.items()}
         self.log.append(row)
         return row

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NEEDS = ()
 READS = ("world",)
+WATCHES = ("folders", "decontaminate.against")
 
 
 def run(ctx: StageContext) -> dict[str, Any]:

@@ -30,7 +30,13 @@ def run(ctx: StageContext) -> dict[str, Any]:
         if n:
             engine = TorchEngine.from_folder(ctx.inputs[stage].path)
             given = judged.answers(
-                engine, questions, responder=stage, n=n, temperature=c.temperature, max_tokens=c.max_tokens, seed=ctx.seed
+                engine,
+                questions,
+                responder=stage,
+                n=n,
+                temperature=c.temperature,
+                max_tokens=c.max_tokens,
+                seed=ctx.seed,
             )
             for id, some in given.items():
                 replies[id] += some
@@ -40,7 +46,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
         for p in judged.pairs(q, replies[q.id], marks[q.id], most=c.pairs)
     ]  # fmt: skip
     if not pairs:
-        raise ValueError(f"judged: no pair from {len(questions)} prompts: all answers tie; raise judged.prompts or judged.samples")
+        raise ValueError(
+            f"judged: no pair from {len(questions)} prompts: all answers tie; raise judged.prompts or judged.samples"
+        )
     write_jsonl(ctx.out / "pairs.jsonl.zst", [to_row(p) for p in pairs])
     write_jsonl(ctx.out / "answers.jsonl.zst", _rows(questions, replies, marks))
     by = [p.meta["by"] for p in pairs]
@@ -55,7 +63,9 @@ def _judge(ctx: StageContext, questions: list[Question], replies: dict[str, list
     every written sum, and gives no points for what it cannot check."""
     if ctx.config.judge != "verifier":
         return _llm_judge(ctx, questions, replies)
-    return {q.id: [_verified(r, q.answer) for r in replies[q.id]] for q in questions}, {"verifier": len(questions)}
+    return {q.id: [_verified(r, q.answer) for r in replies[q.id]] for q in questions}, {
+        "verifier": len(questions)
+    }
 
 
 def _verified(reply: Reply, answer: str) -> Marks:

@@ -27,12 +27,18 @@ def run(ctx: StageContext) -> dict[str, Any]:
     def add(source: str, id: str, encoded: tuple[list[int], list[int]]) -> None:
         by_source.setdefault(source, []).append((id, encoded))
 
-    files = [ctx.file(s, f"{n}.jsonl.zst") for s, n in (("corpus", "documents"), ("synth", "documents"), ("synth", "long"))]
+    files = [
+        ctx.file(s, f"{n}.jsonl.zst")
+        for s, n in (("corpus", "documents"), ("synth", "documents"), ("synth", "long"))
+    ]
     base, long = ctx.recipe.pretrain.context, ctx.recipe.midtrain.context
     for row in track(_rows(files), "tokenize", unit="documents"):
         document = from_row(Document, row)
         encoded = encode_document(
-            tokenizer, document, answer_weight=m.answer_weight, other_weight=m.other_weight.get(document.source, 1.0)
+            tokenizer,
+            document,
+            answer_weight=m.answer_weight,
+            other_weight=m.other_weight.get(document.source, 1.0),
         )
         if document.source != "recall_long":
             add(document.source, document.id, encoded)

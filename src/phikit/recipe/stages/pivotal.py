@@ -33,7 +33,14 @@ def run(ctx: StageContext) -> dict[str, Any]:
         return None if verdict is Verdict.unparsed else verdict is Verdict.right
 
     rollouts = Rollouts(
-        engine, check, ctx.work, n=c.rollouts, temperature=c.temperature, max_tokens=c.max_tokens, budget=c.budget, seed=ctx.seed
+        engine,
+        check,
+        ctx.work,
+        n=c.rollouts,
+        temperature=c.temperature,
+        max_tokens=c.max_tokens,
+        budget=c.budget,
+        seed=ctx.seed,
     )
     config = pivotal.SearchConfig(c.gap, c.low, c.high, c.trajectories)
     result = pivotal.search(questions, rollouts, config)
@@ -41,7 +48,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     pairs = {p.id: p for f in result.found for v in f.pivots for p in [pivotal.to_pair(v, text_of)]}
     if not pairs:
         raise ValueError(
-            f"pivotal: no pairs from {len(questions)} questions ({result.skipped}; {result.stopped or 'search complete'}); "
+            f"pivotal: no pairs from {len(questions)} questions ({result.skipped}; "
+            f"{result.stopped or 'search complete'}); "
             "raise pivotal.questions or pivotal.rollouts, or lower pivotal.gap"
         )
     write_jsonl(ctx.out / "pairs.jsonl.zst", [to_row(p) for p in pairs.values()])
@@ -76,10 +84,16 @@ def _rollout_rows(rollouts, engine):
 
 def _shown(result, rollouts, text_of):
     """A few searched answers, those with the largest pivots first, with alternatives at each pivotal token."""
-    found = sorted((f for f in result.found if f.pivots), key=lambda f: -max(abs(v.p_after - v.p_before) for v in f.pivots))
+    found = sorted(
+        (f for f in result.found if f.pivots),
+        key=lambda f: -max(abs(v.p_after - v.p_before) for v in f.pivots),
+    )
     for f in found[:SHOWN_ANSWERS]:
         pivots = {(v.prefix, v.token): v for v in f.pivots}
-        answer = max(f.answers, key=lambda a: sum((tuple(t.id for t in a[:i]), t.id) in pivots for i, t in enumerate(a)))
+        answer = max(
+            f.answers,
+            key=lambda a: sum((tuple(t.id for t in a[:i]), t.id) in pivots for i, t in enumerate(a)),
+        )
         tokens = []
         for i, t in enumerate(answer):
             v = pivots.get((tuple(x.id for x in answer[:i]), t.id))

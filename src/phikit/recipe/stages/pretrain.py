@@ -21,7 +21,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
     rows = t.language_rows(ctx, phases, steps)
     epochs = rows.order.epochs(steps * c.batch)
     if over := {s: round(e, 1) for s, e in epochs.items() if e > m.max_epochs}:
-        raise ValueError(f"mixture.max_epochs is {m.max_epochs:g}x, but the fractions repeat {over}; lower their fractions or add text")
+        raise ValueError(
+            f"mixture.max_epochs is {m.max_epochs:g}x, but the fractions repeat {over}; "
+            "lower their fractions or add text"
+        )
     model = build(t.model_config(ctx), ctx.seed)
     config = t.train_config(ctx, steps, c.batch, c.micro or c.batch)
     counts = t.train(ctx, model, LanguageModeling(), rows, config, keep_optimizer=True)

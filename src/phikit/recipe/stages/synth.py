@@ -41,9 +41,13 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     seed = ctx.recipe.seed
     counts = {
-        "documents": write_jsonl(ctx.out / "documents.jsonl.zst", rows(chain(world.documents(config, seed), texts))),
+        "documents": write_jsonl(
+            ctx.out / "documents.jsonl.zst", rows(chain(world.documents(config, seed), texts))
+        ),
         "long": write_jsonl(ctx.out / "long.jsonl.zst", rows(world.long_documents(config, seed))),
-        "dialogs": write_jsonl(ctx.out / "dialogs.jsonl.zst", rows(chain(world.dialogs(config, seed), taught))),
+        "dialogs": write_jsonl(
+            ctx.out / "dialogs.jsonl.zst", rows(chain(world.dialogs(config, seed), taught))
+        ),
         "questions": write_jsonl(ctx.out / "questions.jsonl.zst", world.questions(config, seed)),
     }
     return {
@@ -87,7 +91,9 @@ def _teach(ctx: StageContext) -> Mapping[str, Any]:
     }  # fmt: skip
     flows = {name: FLOWS[name] for name in c.forms if given[name]}
     budget = Budget(tokens=teacher.budget or None)
-    with open_teacher(teacher.model, log=ctx.out / "requests", budget=budget, parallel=teacher.slots) as asked:
+    with open_teacher(
+        teacher.model, log=ctx.out / "requests", budget=budget, parallel=teacher.slots
+    ) as asked:
         counts = dict(run_flows(flows, given, asked, out=ctx.out / "flows", concurrency=teacher.slots))
     for name in set(c.forms) - set(flows):
         counts[name] = {"seeds": 0, "accepted": 0, "rejected": {"no seeds in the corpus": 1}}
@@ -102,7 +108,10 @@ def _questions(ctx: StageContext) -> list[dict[str, Any]]:
     from phikit.synth.world import arithmetic
 
     stream = arithmetic.problems(seed_of(ctx.recipe.seed, "plurality"), "train", operand=10, steps=(1, 1))
-    return [{"id": p.id, "question": p.question, "answer": str(p.answer)} for p in islice(stream, ctx.config.seeds)]
+    return [
+        {"id": p.id, "question": p.question, "answer": str(p.answer)}
+        for p in islice(stream, ctx.config.seeds)
+    ]
 
 
 def _accepted(ctx: StageContext) -> list:

@@ -34,7 +34,7 @@ class WorldConfig:
     questions: int = 2_000
     heldout_problems: int = 1_000
     preference_problems: int = 400
-    heldout_items: int = 400
+    heldout_items: int = 250
     short_pairs: tuple[int, int] = (4, 6)
     base_pairs: tuple[int, int] = (16, 30)
     long_pairs: tuple[int, int] = (60, 155)
@@ -43,8 +43,20 @@ class WorldConfig:
 
 # How often each way of solving is written. Text shows all of them; so does SFT, where the at-once habit of
 # short web answers is kept on purpose: which way to take is what preference training must find out.
-TEXT_STYLES: dict[Style, float] = {"steps": 0.35, "at_once": 0.2, "shortcut": 0.15, "check": 0.15, "changes_first": 0.15}
-CHAT_STYLES: dict[Style, float] = {"steps": 0.3, "at_once": 0.3, "shortcut": 0.2, "check": 0.1, "changes_first": 0.1}
+TEXT_STYLES: dict[Style, float] = {
+    "steps": 0.35,
+    "at_once": 0.2,
+    "shortcut": 0.15,
+    "check": 0.15,
+    "changes_first": 0.15,
+}
+CHAT_STYLES: dict[Style, float] = {
+    "steps": 0.3,
+    "at_once": 0.3,
+    "shortcut": 0.2,
+    "check": 0.1,
+    "changes_first": 0.1,
+}
 
 
 def documents(config: WorldConfig, seed: int) -> Iterator[Document]:
@@ -58,7 +70,10 @@ def documents(config: WorldConfig, seed: int) -> Iterator[Document]:
             text += answer
         yield _document("facts", text, spans)
     rng = random.Random(seed_of(seed, "problems"))
-    for problem in _take(arithmetic.problems(seed_of(seed, "text"), "train", operand=config.operands, steps=config.steps), config.problems):
+    for problem in _take(
+        arithmetic.problems(seed_of(seed, "text"), "train", operand=config.operands, steps=config.steps),
+        config.problems,
+    ):
         solution = arithmetic.solve(problem, _style(rng, TEXT_STYLES), rng)
         start = len(problem.question) + 1
         yield _document("problems", f"{problem.question}\n{solution}", [(start, start + len(solution))])
@@ -89,19 +104,31 @@ def dialogs(config: WorldConfig, seed: int) -> Iterator[Dialog]:
     for problem in _take(stream, config.dialogs):
         style = _style(rng, CHAT_STYLES)
         turns = (Turn("user", problem.question), Turn("assistant", arithmetic.solve(problem, style, rng)))
-        yield Dialog(turns, "arithmetic", {"answer": str(problem.answer), "style": style, "skeleton": problem.skeleton})
+        yield Dialog(
+            turns, "arithmetic", {"answer": str(problem.answer), "style": style, "skeleton": problem.skeleton}
+        )
 
 
 def questions(config: WorldConfig, seed: int) -> Iterator[dict[str, Any]]:
     """Train-side questions without solutions: what pivotal search and judged pairs sample from."""
-    stream = arithmetic.problems(seed_of(seed, "questions"), "train", operand=config.operands, steps=config.steps)
+    stream = arithmetic.problems(
+        seed_of(seed, "questions"), "train", operand=config.operands, steps=config.steps
+    )
     for p in _take(stream, config.questions):
-        yield {"id": p.id, "question": p.question, "answer": str(p.answer), "kind": "math", "skeleton": p.skeleton}
+        yield {
+            "id": p.id,
+            "question": p.question,
+            "answer": str(p.answer),
+            "kind": "math",
+            "skeleton": p.skeleton,
+        }
 
 
 def heldout(config: WorldConfig, seed: int) -> dict[str, list[dict[str, Any]]]:
     """Test sets by task. Problems have skeletons of the held-out side; arithmetic and preference share none."""
-    stream = arithmetic.problems(seed_of(seed, "heldout"), "heldout", operand=config.operands, steps=config.steps)
+    stream = arithmetic.problems(
+        seed_of(seed, "heldout"), "heldout", operand=config.operands, steps=config.steps
+    )
     rows = [
         {"id": p.id, "question": p.question, "answer": str(p.answer), "skeleton": p.skeleton}
         for p in _take(stream, config.heldout_problems + config.preference_problems)
@@ -133,11 +160,20 @@ def _choice(rng: random.Random, operand: int) -> dict[str, Any]:
         options = [p.answer, *rng.sample(near, 3)]
         rng.shuffle(options)
         prompt = f"{p.question}\n{p.start}{p.steps[0]:+d}="
-        return {"id": p.id, "prompt": prompt, "choices": [f"{o}." for o in options], "gold": options.index(p.answer)}
+        return {
+            "id": p.id,
+            "prompt": prompt,
+            "choices": [f"{o}." for o in options],
+            "gold": options.index(p.answer),
+        }
 
 
 def _item(item: memory.Item) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": content_id("item", item.prompt), "prompt": item.prompt, "answer": item.answer}
+    row: dict[str, Any] = {
+        "id": content_id("item", item.prompt),
+        "prompt": item.prompt,
+        "answer": item.answer,
+    }
     return row | ({"choices": list(item.choices)} if item.choices else {})
 
 
