@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from phikit.mixture.loader import Loader, PackedSource, open_sources
 from phikit.mixture.order import BLOCK, Order, Phase
 from phikit.mixture.pack import pack
-from phikit.mixture.shards import TokenShard, encode_dialog, encode_document, make_shard
+from phikit.mixture.shards import TokenShard, encode_dialog, encode_documents, make_shard
 from phikit.records import Dialog, Document, turns
 from phikit.text.tokenizer import Tokenizer
 
@@ -79,32 +79,33 @@ def test_fractions_are_exact_in_each_phase():
     assert Counter(s for s, _ in rows[:1500]) == {"a": 750, "b": 300, "c": 450}
     assert Counter(s for s, _ in rows[1500:]) == {"a": 875, "c": 2625}
     # ... and in every block, so that no source comes early or late.
-    for start in (0, 1500, 1500 + BLOCK):
-        block = rows[start : min(start + BLOCK, 1500 if start < 1500 else 5000)]
-        share = Counter(s for s, _ in block)["a"] / len(block)
-        assert share == pytest.approx(0.5 if start < 1500 else 0.25, abs=1 / len(block))
+    for start, end in ((0, BLOCK), (BLOCK, 1500), (1500, 1500 + BLOCK), (1500 + 3 * BLOCK, 5000)):
+        of_a = sum(s == "a" for s, _ in rows[start:end])
+        assert of_a == pytest.approx((0.5 if end <= 1500 else 0.25) * (end - start), abs=1)
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 3000), st.integers(0, 2**62)
-)
-def test_prefixes_hold_each_source_to_one_row(parts, n, seed):
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 3000), st.integers(0, 2**62))
+def test_the_drawn_rows_are_those_the_fractions_ask_for(parts, n, seed):
     names = "wxyz"[: len(parts)]
     fractions = {s: x / sum(parts) for s, x in zip(names, parts)}
     order = Order([Phase(n, fractions)], dict.fromkeys(names, 50), seed)
-    counts = Counter(order.row(i)[0] for i in range(n - n % BLOCK))
-    drawn = order.drawn(n - n % BLOCK)
-    assert drawn == {s: counts.get(s, 0) for s in names}
-    for s in names:
-        assert abs(drawn[s] - fractions[s] * (n - n % BLOCK)) <= max(0.5, 0.5 * (len(parts) - 1)) + 1e-9
+    counts = Counter(order.row(i)[0] for i in range(n))
+    assert order.drawn(n) == {s: counts[s] for s in names}
+    for s in names:  # one source takes the rounding of all others
+        assert abs(counts[s] - fractions[s] * n) <= max(1, len(parts) - 1) / 2 + 1e-9
 
 
-def test_every_row_is_seen_equally_often():
-    seen = Counter(sequence(5000))
-    for source, n in ROWS.items():
-        times = [seen[source, r] for r in range(n)]
+@pytest.mark.parametrize("n", [5000, 1500, 777, 3001])
+def test_every_row_is_seen_equally_often(n):
+    """After any number of rows: the last block of a run is seldom whole."""
+    seen = Counter(sequence(n))
+    for source, rows in ROWS.items():
+        times = [seen[source, r] for r in range(rows)]
         assert max(times) - min(times) <= 1, source
+
+
+def test_epochs_follow_from_the_fractions():
     order = Order(PHASES, ROWS, 0)
     assert order.epochs(5000) == {"a": 1625 / 100, "b": 300 / 7, "c": 3075 / 333}
 
@@ -116,7 +117,7 @@ def test_the_order_is_a_pure_function_of_seed_and_number():
         assert order.row(i) == rows[i]
     other = sequence(5000, seed=1)
     assert Counter(s for s, _ in other) == Counter(s for s, _ in rows)
-    assert sum(x == y for x, y in zip(rows, other)) < 1500
+    assert sum(x == y for x, y in zip(rows, other)) < 100
 
 
 def test_epochs_are_shuffled_differently():
@@ -135,7 +136,11 @@ def test_a_source_without_rows_is_an_error_that_names_it():
 
 
 @settings(max_examples=25, deadline=None)
-@given(LENGTHS.filter(lambda x: max(x) > 1), st.integers(2, 24), st.integers(0, 2**31))
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=20).filter(lambda x: max(x) > 1),
+    st.integers(2, 24),
+    st.integers(0, 2**31),
+)
 def test_targets_never_cross_documents_and_weights_are_the_targets_own(lengths, context, seed):
     rng = np.random.default_rng(seed)
     shard = shard_of(lengths, rng.integers(0, 200, sum(lengths)).astype(np.uint8))
@@ -214,7 +219,9 @@ def test_answer_spans_get_the_answer_weight(tokenizer):
 
 
 def test_dialogs_train_answers_and_the_end_of_turn(tokenizer):
-    dialog = Dialog(turns(("user", "hello"), ("assistant", "there"), ("user", "12"), ("assistant", "42")), "chat")
+    dialog = Dialog(
+        turns(("user", "hello"), ("assistant", "there"), ("user", "12"), ("assistant", "42")), "chat"
+    )
     ids, weights = encode_dialog(tokenizer, dialog)
     end = [tokenizer.im_end]
     trained = [t for t, w in zip(ids, weights) if w]

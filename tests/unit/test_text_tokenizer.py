@@ -71,7 +71,7 @@ def test_a_batch_is_the_same_as_one_by_one(tokenizer):
 
 
 def test_offsets_are_in_characters(tokenizer):
-    ids, spans = tokenizer.encode_with_offsets("it's é cat")
+    [(ids, spans)] = tokenizer.encode_with_offsets(["it's é cat"])
     assert ids == tokenizer.encode("it's é cat")
     assert spans[0][0] == 0
     assert spans[-1][1] == len("it's é cat")

@@ -42,6 +42,7 @@ def pick(
     if bool((top_p < 1).any()):
         sorted_p, order = p.sort(dim=-1, descending=True)
         outside = sorted_p.cumsum(-1) - sorted_p >= top_p[:, None]
+        outside[:, 0] = False  # top_p 0 keeps the most probable id
         p = torch.zeros_like(p).scatter(-1, order, sorted_p.masked_fill(outside, 0.0))
     cdf = p.cumsum(-1)
     # u scaled by the row's own total: rounding never leaves the last id with a negative share.

@@ -86,13 +86,15 @@ class TorchEngine:
                 yield sample.request, [ready[j] for j in sorted(ready)]
 
     def stream(self, request: GenRequest) -> Iterator[str]:
-        """Pieces of text of one sample as they are generated."""
-        shown = ""
+        """Pieces of text of one sample as they are generated; together they are the text of `generate`."""
+        text, shown = "", 0
         for sample in self._decode_samples([request], watch=True):
             text = self._text(sample)
-            if not text.endswith("�"):  # an unfinished character waits for its other bytes
-                yield text[len(shown) :]
-                shown = text
+            if (settled := _settled(text, request.stop)) > shown:
+                yield text[shown:settled]
+                shown = settled
+        if len(text) > shown:
+            yield text[shown:]
 
     @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
@@ -143,15 +145,13 @@ class TorchEngine:
     def _decode(self, requests: Sequence[GenRequest]) -> Iterator[tuple[_Sample, Completion]]:
         for sample in self._decode_samples(requests):
             text = self._text(sample)
-            if sample.cut is not None:
-                text = text[: sample.cut]
             yield sample, Completion(text, tuple(sample.tokens), tuple(sample.logprobs), sample.finish)
 
     def _text(self, sample: _Sample) -> str:
         tokens = sample.tokens
         if tokens and tokens[-1] in sample.spec.stop_ids:
             tokens = tokens[:-1]
-        return self.tokenizer.decode(tokens)
+        return self.tokenizer.decode(tokens)[: sample.cut]
 
     @torch.inference_mode()
     def _decode_samples(self, requests: Sequence[GenRequest], watch: bool = False) -> Iterator[_Sample]:
@@ -383,6 +383,15 @@ def _by_tokens(rows: Sequence[tuple[int, ...]], most: int) -> Iterator[list[tupl
 def _span(r: ScoreRequest) -> range:
     """Positions whose next token is a continuation token."""
     return range(len(r.context) - 1, len(r.context) + len(r.continuation) - 1)
+
+
+def _settled(text: str, stop: Sequence[str]) -> int:
+    """How many characters no later token changes: an unfinished character waits for its other bytes, and what may
+    be the begin of a stop string for its end."""
+    if text.endswith("\ufffd"):
+        return 0
+    begins = (n for s in stop for n in range(1, len(s)) if text.endswith(s[:n]))
+    return len(text) - max(begins, default=0)
 
 
 def _key(seed: int, number: int) -> int:

@@ -27,7 +27,7 @@ class Phase:
 
 
 class Order:
-    """`row(i)` gives (source, row index within the source)."""
+    """`row(i)` gives (source, row index within the source), up to the end of the last phase."""
 
     def __init__(self, phases: Sequence[Phase], rows: Mapping[str, int], seed: int) -> None:
         """`rows`: packed rows per source. Raises ValueError for a source that is asked for and has none."""
@@ -50,7 +50,7 @@ class Order:
         return source, int(self._permutation(source, epoch)[j])
 
     def drawn(self, upto: int) -> dict[str, int]:
-        """Rows of each source among the first `upto`, counted in whole blocks of the running phase."""
+        """Rows of each source among the first `upto`; exact at the ends of blocks and phases."""
         return {
             s: sum(self._count(p, s, upto - start) for p, start in self._starts(upto)) for s in self.sources
         }
@@ -67,9 +67,7 @@ class Order:
     def _count(self, phase: int, source: str, rows: int) -> int:
         """Draws of a source in the first `rows` rows of a phase. Every source but the largest is rounded from its
         exact share and the largest takes the rest: counts are exact over any prefix, and pure."""
-        if phase < len(self.phases) - 1:
-            before = self.phases[phase - 1].until if phase else 0
-            rows = min(rows, self.phases[phase].until - before)
+        rows = min(rows, self.phases[phase].until - self._starts_of(phase))
         fractions = self.phases[phase].fractions
         largest = max(sorted(fractions), key=lambda s: fractions[s])
         if source != largest:
@@ -79,12 +77,20 @@ class Order:
     def _make_block(self, phase: int, block: int) -> list[tuple[str, int]]:
         start = self._starts_of(phase)
         earlier = self.drawn(start) if phase else dict.fromkeys(self.sources, 0)
-        draws = []
+        labels: list[str] = []
+        following: dict[str, int] = {}  # the next draw of each source
         for s in self.sources:
             a, b = self._count(phase, s, block * BLOCK), self._count(phase, s, (block + 1) * BLOCK)
-            draws += [(s, earlier[s] + k) for k in range(a, b)]
+            labels += [s] * (b - a)
+            following[s] = earlier[s] + a
+        draws = []
+        # Only the sources are shuffled: the draws of one stay in order, so that its epochs do not mix.
         rng = np.random.default_rng(seed_of(self.seed, "block", phase, block))
-        return [draws[j] for j in rng.permutation(len(draws))]
+        for j in rng.permutation(len(labels)):
+            s = labels[j]
+            draws.append((s, following[s]))
+            following[s] += 1
+        return draws
 
     def _starts_of(self, phase: int) -> int:
         return self.phases[phase - 1].until if phase else 0

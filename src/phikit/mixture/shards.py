@@ -47,19 +47,25 @@ class TokenShard:
         write_text(folder / "ids.txt", "".join(i + "\n" for i in ids))
 
 
-def encode_document(
-    tokenizer: Tokenizer, document: Document, *, answer_weight: float = 1.0, other_weight: float = 1.0
-) -> tuple[list[int], list[int]]:
-    """Ids with an end-of-text, and their weights. `meta["answers"]` holds character spans that count
-    `answer_weight`; everything else, and the whole of a document without spans, counts `other_weight`."""
-    spans = document.meta.get("answers")
-    high, low = round(answer_weight * WEIGHT_SCALE), round(other_weight * WEIGHT_SCALE)
-    if spans is None:
-        ids = tokenizer.encode(document.text)
-        return [*ids, tokenizer.end_of_text], [low] * (len(ids) + 1)
-    ids, offsets = tokenizer.encode_with_offsets(document.text)
-    weights = [high if any(a < end and b > start for start, end in spans) else low for a, b in offsets]
-    return [*ids, tokenizer.end_of_text], [*weights, high]
+def encode_documents(
+    tokenizer: Tokenizer, documents: Sequence[Document], weights: Sequence[tuple[float, float]]
+) -> list[tuple[list[int], list[int]]]:
+    """Per document its ids with an end-of-text, and their loss weights. `weights` are (answer, other) of each:
+    `meta["answers"]` holds character spans that count `answer`; all else, and the whole of a document without
+    spans, counts `other`."""
+    encoded = tokenizer.encode_with_offsets([d.text for d in documents])
+    return [
+        _weighted(ids, offsets, d.meta.get("answers") or (), pair, tokenizer.end_of_text)
+        for d, (ids, offsets), pair in zip(documents, encoded, weights)
+    ]
+
+
+def _weighted(ids, offsets, spans, weights: tuple[float, float], end: int) -> tuple[list[int], list[int]]:
+    high, low = (round(w * WEIGHT_SCALE) for w in weights)
+    if not spans:
+        return [*ids, end], [low] * (len(ids) + 1)
+    own = [high if any(a < stop and b > start for start, stop in spans) else low for a, b in offsets]
+    return [*ids, end], [*own, high]
 
 
 def encode_dialog(tokenizer: Tokenizer, dialog: Dialog) -> tuple[list[int], list[int]]:

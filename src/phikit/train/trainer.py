@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ class TrainConfig:
 
 
 class Interrupted(RuntimeError):
-    """SIGTERM: the state was saved, the same command goes on from there."""
+    """A signal ended the run; the state was saved, the same command goes on from there."""
 
 
 class NonFinite(ValueError):
@@ -75,7 +76,7 @@ class Trainer:
         c = self.config
         saved = time.monotonic()
         self.model.train()
-        with bar(label, total=c.steps, unit="steps") as b, _sigterm() as stop:
+        with _signals() as stop, bar(label, total=c.steps, unit="steps") as b:
             b.advance(self.step)
             while self.step < c.steps:
                 row = self._step()
@@ -143,23 +144,26 @@ def _round(value: Any) -> Any:
 
 
 class _Stop:
-    requested = False
+    requested = 0  # the signal's number
 
 
 @contextmanager
-def _sigterm() -> Iterator[_Stop]:
-    """SIGTERM (Slurm's pre-emption) asks for a save at the next step's end. Main thread only."""
+def _signals() -> Iterator[_Stop]:
+    """SIGTERM (Slurm's pre-emption) and Ctrl-C ask for a save at the end of the step; a handler that was there
+    before gets the signal afterwards. Main thread only."""
     stop = _Stop()
 
     def ask(signum, frame) -> None:
-        stop.requested = True
+        stop.requested = signum
 
-    try:
-        previous = signal.signal(signal.SIGTERM, ask)
-    except ValueError:  # not the main thread
+    if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    previous = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for s, handler in previous.items():
+            signal.signal(s, handler)
+        if stop.requested and callable(previous[signal.Signals(stop.requested)]):
+            signal.raise_signal(stop.requested)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from phikit.recipe.context import StageContext
 
 NEEDS = ("corpus", "synth", "tokenizer")
+BATCH = 1024  # documents encoded in one call, on all cores
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -16,7 +18,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     a source of their own, `<source>_long`, in which those that fill the long context are repeated `upweight`
     times (report section 3.3: isolate > 8K, upweight >= 16K)."""
     from phikit.jobs.progress import track
-    from phikit.mixture.shards import encode_dialog, encode_document, make_shard
+    from phikit.mixture.shards import encode_dialog, encode_documents, make_shard
     from phikit.records import Dialog, Document, from_row
     from phikit.records.io import read_jsonl
     from phikit.text.tokenizer import Tokenizer
@@ -32,20 +34,16 @@ def run(ctx: StageContext) -> dict[str, Any]:
         for s, n in (("corpus", "documents"), ("synth", "documents"), ("synth", "long"))
     ]
     base, long = ctx.recipe.pretrain.context, ctx.recipe.midtrain.context
-    for row in track(_rows(files), "tokenize", unit="documents"):
-        document = from_row(Document, row)
-        encoded = encode_document(
-            tokenizer,
-            document,
-            answer_weight=m.answer_weight,
-            other_weight=m.other_weight.get(document.source, 1.0),
-        )
-        if document.source != "recall_long":
-            add(document.source, document.id, encoded)
-        if len(encoded[0]) > base:
-            repeats = round(ctx.recipe.midtrain.upweight) if len(encoded[0]) >= long else 1
-            for _ in range(repeats):
-                add(_long_name(document.source), document.id, encoded)
+    for rows in _batches(track(_rows(files), "tokenize", unit="documents")):
+        documents = [from_row(Document, row) for row in rows]
+        weights = [(m.answer_weight, m.other_weight.get(d.source, 1.0)) for d in documents]
+        for document, encoded in zip(documents, encode_documents(tokenizer, documents, weights)):
+            if document.source != "recall_long":
+                add(document.source, document.id, encoded)
+            if len(encoded[0]) > base:
+                repeats = round(ctx.recipe.midtrain.upweight) if len(encoded[0]) >= long else 1
+                for _ in range(repeats):
+                    add(_long_name(document.source), document.id, encoded)
     for row in read_jsonl(ctx.file("synth", "dialogs.jsonl.zst")):
         dialog = from_row(Dialog, row)
         add("dialogs", dialog.id, encode_dialog(tokenizer, dialog))
@@ -61,6 +59,12 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
 def _long_name(source: str) -> str:
     return source if source.endswith("_long") else f"{source}_long"
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    rows = iter(rows)
+    while batch := list(islice(rows, BATCH)):
+        yield batch
 
 
 def _rows(files: Iterable) -> Iterable[dict[str, Any]]:

@@ -62,7 +62,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "rollouts": rollouts.outcomes(), "prefixes": len(rollouts.known), "waves": rollouts.waves,
         "tokens": rollouts.generated, "tokens_prefilled": rollouts.prefilled,
     }  # fmt: skip
-    return counts | ({"stopped": result.stopped} if result.stopped else {})
+    return counts | {"budget_spent": int(bool(result.stopped))}
 
 
 def _rollout_rows(rollouts, engine):

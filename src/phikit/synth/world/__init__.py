@@ -125,7 +125,7 @@ def questions(config: WorldConfig, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def heldout(config: WorldConfig, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """Test sets by task. Problems have skeletons of the held-out side; arithmetic and preference share none."""
+    """Test sets by task. Problems have skeletons of the held-out side; no question is in two sets."""
     stream = arithmetic.problems(
         seed_of(seed, "heldout"), "heldout", operand=config.operands, steps=config.steps
     )

@@ -1,4 +1,4 @@
-"""Grade-school word problems whose answers are checked by execution, with four ways to write the solution.
+"""Grade-school word problems whose answers are checked by execution, with five ways to write the solution.
 
 The ways differ in robustness: an answer at once needs the whole sum in one token's forward pass, a solution
 step by step needs one small fact at a time. All are in the data. Which way an answer takes is decided by a few
