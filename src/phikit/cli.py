@@ -94,7 +94,11 @@ def study(name: Annotated[str, typer.Argument(help="nano-seeds: the nano run ove
 
 
 @app.command()
-def chat(path: Annotated[Path, typer.Argument(help="A run folder or a Hugging Face folder.")]) -> None:
+def chat(
+    path: Annotated[
+        str, typer.Argument(help="A run folder, a Hugging Face folder, a .gguf, smollm2, or a URL.")
+    ],
+) -> None:
     """Talk to a model."""
     from phikit.serve.chat import chat as talk
 

@@ -48,7 +48,7 @@ def test_every_token_is_packed_exactly_once(lengths, context, rng):
     assert missing == {(d, n - 1) for d, n in enumerate(lengths) if n % context == 1}
     for row in range(len(offsets) - 1):
         sizes = [z - a for _, a, z in pieces[offsets[row] : offsets[row + 1]].tolist()]
-        assert 2 <= min(sizes)
+        assert min(sizes) >= 2
         assert sum(sizes) <= context
 
 
@@ -209,13 +209,13 @@ def test_answer_spans_get_the_answer_weight(tokenizer):
     text = "12+30=42. zu ti"
     start = text.index("42")
     document = Document(text, "facts", {"answers": [[start, start + 3]]})
-    ids, weights = encode_document(tokenizer, document, answer_weight=1.0, other_weight=0.3)
+    plain = Document(text, "text")
+    [(ids, weights), other] = encode_documents(tokenizer, [document, plain], [(1.0, 0.3)] * 2)
     assert tokenizer.decode([t for t, w in zip(ids, weights) if w == 100]) == "42."
     assert ids[-1] == tokenizer.end_of_text
     assert weights[-1] == 100
     assert set(weights) == {30, 100}
-    plain = encode_document(tokenizer, Document(text, "text"), other_weight=0.3)
-    assert plain == (ids, [30] * len(ids))
+    assert other == (ids, [30] * len(ids))
 
 
 def test_dialogs_train_answers_and_the_end_of_turn(tokenizer):

@@ -93,7 +93,7 @@ def test_records_survive_parquet(tmp_path):
     write_parquet(tmp_path / "d.parquet", [to_row(d) for d in documents])
     assert [from_row(Document, r) for r in read_parquet(tmp_path / "d.parquet")] == documents
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 this is no parquet file PAR1")
-    with pytest.raises(ValueError, match=r"bad\.parquet|Parquet"):
+    with pytest.raises(RowError, match=r"bad\.parquet: not a readable Parquet"):
         list(read_parquet(tmp_path / "bad.parquet"))
 
 
@@ -127,6 +127,18 @@ def test_a_bad_line_names_file_and_row(tmp_path, bad, suffix):
     assert next(rows) == {"a": 0}
     with pytest.raises(RowError, match=r"rows\.jsonl.*, line 3"):
         next(rows)
+
+
+def test_other_faults_of_a_file_name_it_too(tmp_path):
+    (tmp_path / "latin.jsonl").write_bytes(b'{"a": 1}\n{"a": "\xff"}\n')
+    with pytest.raises(RowError, match=r"latin\.jsonl, after line \d: not UTF-8"):
+        list(read_jsonl(tmp_path / "latin.jsonl"))
+    data = gzip.compress(b'{"a": "some text"}\n' * 1000)
+    (tmp_path / "torn.jsonl.gz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(RowError, match=r"torn\.jsonl\.gz, .*(cut off|not valid JSON)"):
+        list(read_jsonl(tmp_path / "torn.jsonl.gz"))
+    with pytest.raises(FileNotFoundError):
+        list(read_jsonl(tmp_path / "none.jsonl"))
 
 
 def test_bad_json_names_the_file(tmp_path):

@@ -198,14 +198,21 @@ class TorchEngine:
         if s.tokens[-1] in s.spec.stop_ids:
             s.finish = "stop"
             return True
-        if s.spec.stop:
-            text = self.tokenizer.decode(s.tokens)
-            found = [at for at in (text.find(x) for x in s.spec.stop) if at >= 0]
-            if found:
-                s.finish, s.cut = "stop", min(found)
-                return True
+        if s.spec.stop and self._stopped(s):
+            s.finish = "stop"
+            return True
         full = len(s.spec.prompt) + len(s.tokens) >= self.info.context
         return len(s.tokens) >= s.spec.max_tokens or full
+
+    def _stopped(self, s: _Sample) -> bool:
+        """Whether a stop string is complete; notes where it begins. Only the newest tokens are decoded: a
+        character is at most four byte tokens."""
+        tail = self.tokenizer.decode(s.tokens[-4 * max(map(len, s.spec.stop)) :])
+        if not any(x in tail for x in s.spec.stop):
+            return False
+        text = self.tokenizer.decode(s.tokens)
+        s.cut = min(at for at in (text.find(x) for x in s.spec.stop) if at >= 0)
+        return True
 
 
 @dataclass(eq=False)

@@ -56,6 +56,7 @@ def evaluate(
     plans: list[tuple[str, Plan]] = [
         (arithmetic.TASK, arithmetic.greedy(held[arithmetic.TASK], ask, settings)),
         (arithmetic.TASK, arithmetic.sampled(held[arithmetic.TASK], ask, settings)),
+        (arithmetic.FORMAT, arithmetic.form(held[arithmetic.TASK], ask, settings)),
         *((t, recall.exact(t, held[t], ask, settings)) for t in recall.TASKS),
         *((t, choice.acc(t, held[t], ask, settings)) for t in choice.TASKS),
         (bits.TASK, bits.bits(held[bits.TASK], ask, settings)),

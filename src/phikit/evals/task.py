@@ -74,10 +74,18 @@ class Prompter:
         self.engine, self.kind = engine, kind
 
     def question(
-        self, text: str, *, max_tokens: int, n: int = 1, temperature: float = 0.0, seed: int = 0
+        self,
+        text: str,
+        *,
+        max_tokens: int,
+        n: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+        chat: bool = False,
     ) -> GenRequest:
-        """The request that asks `text`; a base model's answer also ends at the next line break."""
-        base = self.kind == "base"
+        """The request that asks `text`; a base model's answer also ends at the next line break. `chat` asks a
+        base model by the chat template too."""
+        base = self.kind == "base" and not chat
         prompt = self.engine.encode(text + "\n") if base else self.engine.render([Turn("user", text)])
         return GenRequest(
             tuple(prompt),

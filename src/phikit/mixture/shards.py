@@ -64,7 +64,11 @@ def _weighted(ids, offsets, spans, weights: tuple[float, float], end: int) -> tu
     high, low = (round(w * WEIGHT_SCALE) for w in weights)
     if not spans:
         return [*ids, end], [low] * (len(ids) + 1)
-    own = [high if any(a < stop and b > start for start, stop in spans) else low for a, b in offsets]
+    own, left = [], sorted(spans, reverse=True)
+    for a, b in offsets:  # tokens and spans both go from left to right
+        while left and left[-1][1] <= a:
+            left.pop()
+        own.append(high if left and b > left[-1][0] else low)
     return [*ids, end], [*own, high]
 
 

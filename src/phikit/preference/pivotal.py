@@ -133,7 +133,8 @@ def _explore(q: Question, rollouts: Rollouts, c: SearchConfig) -> Generator[Want
         s.tokens[: i + 1]: (s, i) for s in searches for i in s.pivotal(lambda p: rollouts.p(q, p), c.gap)
     }
     yield [prefix[:-1] for prefix in pivotal] + list(pivotal)
-    others = {p: _alternatives(p, rollouts.of(q, p[:-1]), rollouts.p(q, p), c) for p in pivotal}
+    ends = rollouts.engine.stop_ids
+    others = {p: _alternatives(p, rollouts.of(q, p[:-1]), rollouts.p(q, p), c, ends) for p in pivotal}
     yield [p[:-1] + (o,) for p, options in others.items() for o in options]
     for prefix, options in others.items():
         pivot = _best(q, prefix, options, rollouts, c)
@@ -214,12 +215,15 @@ def _choose(rollouts: Sequence[Rollout], count: int) -> list[Rollout]:
     return turns[:count]
 
 
-def _alternatives(prefix: Prefix, rollouts: Sequence[Rollout], p: float, c: SearchConfig) -> list[int]:
+def _alternatives(
+    prefix: Prefix, rollouts: Sequence[Rollout], p: float, c: SearchConfig, ends: Sequence[int]
+) -> list[int]:
     """First tokens of the rollouts at a pivot that look at least `gap` better or worse than the token taken,
-    most different first, two at most. They come from the rollouts that estimated p there (footnote 7)."""
+    most different first, two at most. They come from the rollouts that estimated p there (footnote 7). A token of
+    `ends` is none: a pair has no end of turn, and after one there is nothing to sample."""
     outcomes: dict[int, list[bool]] = {}
     for r in rollouts:
-        if r.tokens:
+        if r.tokens and r.tokens[0] not in ends:
             outcomes.setdefault(r.tokens[0], []).append(r.right)
     shares = {
         t: sum(x) / len(x) for t, x in outcomes.items() if t != prefix[-1] and len(x) >= c.least_alternative

@@ -45,7 +45,7 @@ class World(Section):
     heldout_problems: Rows = 1_000
     preference_problems: Rows = 400
     heldout_items: Rows = 250  # of every other test set
-    short_pairs: Range = (4, 6)
+    short_pairs: Range = (2, 6)
     base_pairs: Range = (16, 30)
     long_pairs: Range = (60, 155)
     test_pairs: tuple[int, int, int] = (38, 78, 158)

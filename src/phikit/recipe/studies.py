@@ -14,6 +14,12 @@ from phikit.recipe.run import run
 from phikit.records.io import read_json, write_json
 
 SEEDS = (1, 2, 3, 4, 5)  # named before any of them was run
+# The embedded teacher is left out: its 1 % of the mixture moves none of the claims. Code takes its place.
+NO_TEACHER = (
+    "synth.forms=[]",
+    "mixture.phases.1.fractions.synthetic=0%", "mixture.phases.1.fractions.code=10%",
+    "mixture.phases.2.fractions.synthetic=0%", "mixture.phases.2.fractions.code=11%",
+)  # fmt: skip
 LEAST = 4  # of five seeds in which a claim must hold
 
 
@@ -25,12 +31,11 @@ def study(name: str, out: Path | None = None) -> int:
 
 
 def nano_seeds(out: Path) -> int:
-    """The claims of the nano report over SEEDS. Every seed has its own world, network and data order; the
-    embedded teacher is left out, since it moves none of the claims."""
+    """The claims of the nano report over SEEDS. Every seed has its own world, network and data order."""
     reports = {}
     for seed in SEEDS:
         folder = out / f"seed-{seed}"
-        recipe = load("phi4", scale="nano", seed=seed, settings=("synth.forms=[]",))
+        recipe = load("phi4", scale="nano", seed=seed, settings=NO_TEACHER)
         if code := run(recipe, folder):
             return code
         reports[seed] = read_json(folder / "report.json")

@@ -62,17 +62,23 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a JSONL file; a bad line raises RowError with its number."""
-    with _open_text(path, path.suffix, "r") as f:
-        for number, line in enumerate(f, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as e:
-                raise RowError(f"{path}, line {number}: not valid JSON ({e})") from e
-            if not isinstance(row, dict):
-                raise RowError(f"{path}, line {number}: expected an object, got {type(row).__name__}")
-            yield row
+    number = 0
+    try:
+        with _open_text(path, path.suffix, "r") as f:
+            for number, line in enumerate(f, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except ValueError as e:
+                    raise RowError(f"{path}, line {number}: not valid JSON ({e})") from e
+                if not isinstance(row, dict):
+                    raise RowError(f"{path}, line {number}: expected an object, got {type(row).__name__}")
+                yield row
+    except UnicodeDecodeError as e:
+        raise RowError(f"{path}, after line {number}: not UTF-8 ({e})") from e
+    except EOFError as e:  # a torn .gz
+        raise RowError(f"{path}, after line {number}: the file is cut off ({e})") from e
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> int:
@@ -92,7 +98,7 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         file = pq.ParquetFile(path)
         for batch in file.iter_batches(batch_size=4096):
             yield from batch.to_pylist()
-    except OSError as e:  # ArrowInvalid is an OSError or ValueError depending on the fault
+    except (OSError, ValueError) as e:  # Arrow raises one or the other, depending on the fault
         raise RowError(f"{path}: not a readable Parquet file ({e})") from e
 
 

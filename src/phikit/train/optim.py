@@ -67,10 +67,11 @@ class Optimizers:
             raise ValueError(
                 "the checkpoint was written with another optimizer; set optimizer to what it had"
             )
+        own = [{k: v for k, v in group.items() if k != "params"} for group in self._groups()]
         for o, state in zip(self.members, states):
             o.load_state_dict(state)
-        for group, peak in zip(self._groups(), self._peaks):
-            group["lr"] = peak
+        for group, settings, peak in zip(self._groups(), own, self._peaks):
+            group |= settings | {"lr": peak}  # torch takes those of the checkpoint: moments of another stage
 
 
 def lr_factor(step: int, total: int, *, warmup: float, decay: float, final: float) -> float:

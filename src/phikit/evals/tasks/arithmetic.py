@@ -1,4 +1,4 @@
-"""Held-out word problems: exact answers, greedy and sampled, and the form of the sampled answers.
+"""Held-out word problems: exact answers, greedy and sampled, and the form of answers in chat.
 
 Items: {id, question, answer}. Report section 4.3 measures pivotal DPO by sampled accuracy, so `sampled` draws
 every problem several times at the settings' temperature; its interval is clustered by problem.
@@ -14,6 +14,7 @@ from phikit.records.types import Completion
 from phikit.verify import math_answer, worked
 
 TASK, FORMAT = "arithmetic", "format"
+FORMAT_ITEMS = 250
 
 
 def greedy(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generated:
@@ -30,8 +31,8 @@ def greedy(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generate
 
 
 def sampled(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generated:
-    """Metric `sampled`, and task `format` on the same answers. A sample's seed depends on the problem alone,
-    so that checkpoints are compared with common random numbers."""
+    """Metric `sampled`. A sample's seed depends on the problem alone, so that checkpoints are compared with
+    common random numbers."""
     requests = [
         ask.question(
             field(i, "question", TASK),
@@ -44,11 +45,29 @@ def sampled(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generat
     ]
 
     def rows(results: Sequence[list[Completion]]) -> list[Row]:
-        out = []
-        for item, answers in zip(items, results):
-            for k, c in enumerate(answers):
-                out += [_row("sampled", item, k, c), _format(item, k, c)]
-        return out
+        return [_row("sampled", i, k, c) for i, some in zip(items, results) for k, c in enumerate(some)]
+
+    return Generated(requests, rows)
+
+
+def form(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generated:
+    """Task `format`: sampled answers in chat form, base models included. A model before SFT has never seen the
+    template; what SFT teaches is to answer in it and to stop (report section 4.1)."""
+    some = items[:FORMAT_ITEMS]
+    requests = [
+        ask.question(
+            field(i, "question", TASK),
+            max_tokens=settings.max_tokens,
+            n=settings.samples,
+            temperature=settings.temperature,
+            seed=seed_of(settings.seed, "eval", FORMAT, i["id"]),
+            chat=True,
+        )
+        for i in some
+    ]
+
+    def rows(results: Sequence[list[Completion]]) -> list[Row]:
+        return [_format(i, k, c) for i, answers in zip(some, results) for k, c in enumerate(answers)]
 
     return Generated(requests, rows)
 

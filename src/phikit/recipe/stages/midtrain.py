@@ -17,7 +17,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     from phikit.recipe import training as t
     from phikit.train.objectives import LanguageModeling
 
-    c, m = ctx.config, ctx.recipe.mixture
+    m: Any = ctx.recipe.mixture
+    c: Any = ctx.config
     replay = m.phases[-1].fractions if m.phases else m.fractions
     fractions = {s: f * c.long for s, f in c.long_fractions.items()}
     for source, f in replay.items():

@@ -23,7 +23,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     from phikit.records.io import read_jsonl
     from phikit.text.tokenizer import Tokenizer
 
-    m, tokenizer = ctx.recipe.mixture, Tokenizer.load(ctx.file("tokenizer", "tokenizer.json"))
+    m: Any = ctx.recipe.mixture
+    tokenizer = Tokenizer.load(ctx.file("tokenizer", "tokenizer.json"))
     by_source: dict[str, list[tuple[str, tuple[list[int], list[int]]]]] = {}
 
     def add(source: str, id: str, encoded: tuple[list[int], list[int]]) -> None:
@@ -33,7 +34,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
         ctx.file(s, f"{n}.jsonl.zst")
         for s, n in (("corpus", "documents"), ("synth", "documents"), ("synth", "long"))
     ]
-    base, long = ctx.recipe.pretrain.context, ctx.recipe.midtrain.context
+    pretrain: Any = ctx.recipe.pretrain
+    midtrain: Any = ctx.recipe.midtrain
+    base, long = pretrain.context, midtrain.context
     for rows in _batches(track(_rows(files), "tokenize", unit="documents")):
         documents = [from_row(Document, row) for row in rows]
         weights = [(m.answer_weight, m.other_weight.get(d.source, 1.0)) for d in documents]
@@ -41,7 +44,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
             if document.source != "recall_long":
                 add(document.source, document.id, encoded)
             if len(encoded[0]) > base:
-                repeats = round(ctx.recipe.midtrain.upweight) if len(encoded[0]) >= long else 1
+                repeats = round(midtrain.upweight) if len(encoded[0]) >= long else 1
                 for _ in range(repeats):
                     add(_long_name(document.source), document.id, encoded)
     for row in read_jsonl(ctx.file("synth", "dialogs.jsonl.zst")):

@@ -15,7 +15,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     from phikit.recipe import training as t
     from phikit.train.objectives import LanguageModeling
 
-    m, c = ctx.recipe.mixture, ctx.config
+    m: Any = ctx.recipe.mixture
+    c: Any = ctx.config
     phases = {p.until: p.fractions for p in m.phases} or {1.0: m.fractions}
     steps = t.steps_of(ctx)
     rows = t.language_rows(ctx, phases, steps)

@@ -26,8 +26,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     config = world_config(ctx.recipe)
     tests = world.heldout(config, ctx.recipe.seed)
-    for task, rows in tests.items():
-        write_jsonl(ctx.out / "heldout" / f"{task}.jsonl", rows)
+    for task, items in tests.items():
+        write_jsonl(ctx.out / "heldout" / f"{task}.jsonl", items)
     flow_counts = _teach(ctx) if ctx.config.forms else {}
     taught = _accepted(ctx) if ctx.config.forms else []
     texts = (Document("\n".join(t.content for t in d.turns), "synthetic", d.meta, (d.id,)) for d in taught)

@@ -1,4 +1,4 @@
-"""Stage `tokenizer`: trains the vocabulary at nano; the cl100k layout of Phi-4 is not trained."""
+"""Stage `tokenizer`: trains the vocabulary at nano; at the other scales builds Phi-4's cl100k layout."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ NEEDS = ("corpus", "synth")
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Writes tokenizer.json. The sample takes every source in turn until `tokenizer.sample` bytes are reached,
-    so that no source is crowded out by a larger one."""
+    """Writes tokenizer.json and the chat template. `cl100k` reads no text. `trained` takes every source in turn
+    until `tokenizer.sample` bytes are reached, so that no source is crowded out by a larger one."""
+    from phikit.text import cl100k
     from phikit.text.chat import TEMPLATE
     from phikit.text.tokenizer import Tokenizer
 
-    config: Any = ctx.config
-    if config.kind != "trained":
-        raise ValueError(
-            "tokenizer.kind cl100k needs the cl100k ranks, which this version does not ship; "
-            "set tokenizer.kind=trained (and model.vocab) or use --scale nano"
-        )
-    counts: dict[str, int] = {}
-    tokenizer = Tokenizer.train(_sample(ctx, config.sample, counts), ctx.recipe.model.vocab)
+    vocab = ctx.recipe.model.vocab
+    counts: dict[str, Any] = {}
+    if ctx.config.kind == "cl100k":
+        if vocab != cl100k.VOCAB:
+            raise ValueError(
+                f"model.vocab = {vocab}, but tokenizer.kind cl100k has {cl100k.VOCAB} ids; "
+                f"set model.vocab={cl100k.VOCAB} or tokenizer.kind=trained"
+            )
+        tokenizer = cl100k.build()
+    else:
+        sampled: dict[str, int] = {}
+        tokenizer = Tokenizer.train(_sample(ctx, ctx.config.sample, sampled), vocab)
+        counts["sample_bytes"] = sampled
     tokenizer.save(ctx.out / "tokenizer.json")
     (ctx.out / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
-    return {"vocab": tokenizer.vocab_size, "sample_bytes": counts}
+    return {"vocab": tokenizer.vocab_size, **counts}
 
 
 def _sample(ctx: StageContext, budget: int, counts: dict[str, int]) -> Iterator[str]:

@@ -35,7 +35,7 @@ class WorldConfig:
     heldout_problems: int = 1_000
     preference_problems: int = 400
     heldout_items: int = 250
-    short_pairs: tuple[int, int] = (4, 6)
+    short_pairs: tuple[int, int] = (2, 6)
     base_pairs: tuple[int, int] = (16, 30)
     long_pairs: tuple[int, int] = (60, 155)
     test_pairs: tuple[int, int, int] = (38, 78, 158)  # 1x, 2x and 4x of a base context of 128 tokens

@@ -32,11 +32,14 @@ class Item:
 def recall_text(rng: random.Random, pairs: int, queries: int) -> tuple[str, list[tuple[int, int]]]:
     """A training document and the character spans of its answers.
 
-    "Codes: ka mo, zu ti, be ra.\\nzu ti, ka mo." - a query repeats a key, its value is what the loss is about.
+    "Codes: ka mo, zu ti, be ra.\\nAsk: zu ti, ka mo." - a query repeats a key, its value is what the loss is about.
+    With more queries than pairs, every key is asked in turn.
     """
     keys, table = _table(rng, pairs)
     text, spans = "Codes:" + _pairs(keys, table) + ".\nAsk:", []
-    asked = rng.sample(keys, min(queries, pairs))
+    asked: list[str] = []
+    while len(asked) < queries:
+        asked += rng.sample(keys, min(queries - len(asked), pairs))
     for j, key in enumerate(asked):
         text += f" {key}"
         spans.append((len(text), len(text) + 1 + len(table[key])))
