@@ -147,9 +147,8 @@ def test_held_out_share_keeps_files_whole_and_leaves_out_what_others_repeat():
 
 
 def test_stage_maps_the_recipe_to_arguments(tmp_path, monkeypatch):
-    import sys
-
     from phikit.recipe.stages import corpus as stage
+    from phikit.recipe.stages import synth
 
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -159,11 +158,10 @@ def test_stage_maps_the_recipe_to_arguments(tmp_path, monkeypatch):
     (folder / "bench.txt").write_text(prose(51) + prose(99, 24))
     against = tmp_path / "bench.jsonl"
     against.write_text(json.dumps({"question": prose(99, 24)}))
-    world = SimpleNamespace(references=lambda recipe: [("sheep", QUESTION)] if recipe == "the recipe" else [])
-    monkeypatch.setitem(sys.modules, "phikit.synth.world", world)
+    monkeypatch.setattr(synth, "references", lambda r: [("sheep", QUESTION)] if r == "the recipe" else [])
     config = SimpleNamespace(
         languages=["en"],
-        max_bytes={},
+        max_bytes=SimpleNamespace(model_dump=dict),
         folders=[SimpleNamespace(path=str(folder), source="mine", text_key="text")],
         decontaminate=SimpleNamespace(info=0.2, contaminated=0.5, against=[str(against)]),
         heldout=0.1,

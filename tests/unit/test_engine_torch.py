@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from phikit.engine.base import GenRequest, PromptTooLong, ScoreRequest
 from phikit.engine.sampling import uniforms
-from phikit.engine.torch_engine import TorchEngine, _key
+from phikit.engine.slots import sample_key
+from phikit.engine.torch_engine import TorchEngine
 from phikit.model.config import ModelConfig
 from phikit.model.transformer import build
 from phikit.records import Completion, turns
@@ -52,7 +53,7 @@ def naive(engine: TorchEngine, r: GenRequest, j: int) -> Completion:
                 order = np.argsort(-p, kind="stable")
                 kept = order[: int(np.searchsorted(np.cumsum(p[order]), r.top_p)) + 1]
                 p = np.where(np.isin(np.arange(len(p)), kept), p, 0)
-            u = uniforms(np.asarray([_key(r.seed, j)], dtype=np.uint64), np.asarray([len(tokens)]))[0]
+            u = uniforms(np.asarray([sample_key(r.seed, j)], dtype=np.uint64), np.asarray([len(tokens)]))[0]
             token = int(np.searchsorted(np.cumsum(p) / p.sum(), u, side="right"))
         tokens.append(token)
         logprobs.append(float(torch.log_softmax(logits, -1)[token]))

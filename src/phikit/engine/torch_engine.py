@@ -8,9 +8,7 @@ request's seed alone, not on its neighbours in the batch: its t-th draw uses the
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +17,14 @@ import torch.nn.functional as F
 
 from phikit.engine.base import Counter, EngineInfo, GenRequest, PromptTooLong, ScoreRequest, Usage
 from phikit.engine.sampling import pick, uniforms
+from phikit.engine.slots import Prompts, Sample, Slots, by_tokens
 from phikit.model.logprob import token_logprobs
-from phikit.model.transformer import KVCache, Transformer
-from phikit.records.types import Completion, Finish, Score, Turn
+from phikit.model.transformer import Transformer
+from phikit.records.types import Completion, Score, Turn
 from phikit.text import chat
 from phikit.text.tokenizer import Tokenizer
 
-SLOTS = 256  # at 1 M parameters on two cores, 256 reach 90 % of the tokens/s of 1,024
-PREFILL_TOKENS = 16_384  # prompts computed in one forward pass
+SLOTS = 256  # samples decoded at once
 SCORE_TOKENS = 16_384
 
 
@@ -93,8 +91,7 @@ class TorchEngine:
             if (settled := _settled(text, request.stop)) > shown:
                 yield text[shown:settled]
                 shown = settled
-        if len(text) > shown:
-            yield text[shown:]
+        yield text[shown:]
 
     @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
@@ -106,7 +103,7 @@ class TorchEngine:
         for i, r in enumerate(requests):
             rows.setdefault((r.context + r.continuation)[:-1], []).append(i)
         results: list[Score | None] = [None] * len(requests)
-        for batch in _by_tokens(sorted(rows, key=len, reverse=True), SCORE_TOKENS):
+        for batch in by_tokens(sorted(rows, key=len, reverse=True), SCORE_TOKENS):
             hidden = self._forward(batch)
             users = [(b, i) for b, row in enumerate(batch) for i in rows[row]]
             where = [(b, t) for b, i in users for t in _span(requests[i])]
@@ -142,25 +139,23 @@ class TorchEngine:
 
     # -- decoding ---------------------------------------------------------------------------------------------
 
-    def _decode(self, requests: Sequence[GenRequest]) -> Iterator[tuple[_Sample, Completion]]:
-        for sample in self._decode_samples(requests):
-            text = self._text(sample)
-            yield sample, Completion(text, tuple(sample.tokens), tuple(sample.logprobs), sample.finish)
+    def _decode(self, requests: Sequence[GenRequest]) -> Iterator[tuple[Sample, Completion]]:
+        for s in self._decode_samples(requests):
+            yield s, Completion(self._text(s), tuple(s.tokens), tuple(s.logprobs), s.finish)
 
-    def _text(self, sample: _Sample) -> str:
+    def _text(self, sample: Sample) -> str:
         tokens = sample.tokens
         if tokens and tokens[-1] in sample.spec.stop_ids:
             tokens = tokens[:-1]
         return self.tokenizer.decode(tokens)[: sample.cut]
 
     @torch.inference_mode()
-    def _decode_samples(self, requests: Sequence[GenRequest], watch: bool = False) -> Iterator[_Sample]:
+    def _decode_samples(self, requests: Sequence[GenRequest], watch: bool = False) -> Iterator[Sample]:
         """Finished samples; with `watch` every sample after each of its tokens (for streaming)."""
         longest = max((len(r.prompt) + r.max_tokens for r in requests), default=0)
-        state = _Slots(
-            self.model, min(self.slots, sum(r.n for r in requests)), min(longest, self.info.context)
-        )
-        waiting = _Prompts(self, requests)
+        slots = min(self.slots, sum(r.n for r in requests))
+        state = Slots(self.model, slots, min(longest, self.info.context))
+        waiting = Prompts(self.model, self._counter, requests)
         while True:
             if state.room() and (fresh := waiting.take(state.room())):
                 state.admit(fresh)
@@ -173,16 +168,17 @@ class TorchEngine:
             if finished:
                 state.drop(finished, more=waiting.left > 0)
 
-    def _step(self, state: _Slots) -> list[_Sample]:
+    def _step(self, state: Slots) -> list[Sample]:
         """Samples one token for every live slot, ends those that are done, and runs the others one step on."""
         live = state.live
         logits = F.linear(state.hidden, self.model.head_weight).float()
         temperature = torch.tensor([s.spec.temperature for s in live])
         top_p = torch.tensor([s.spec.top_p for s in live])
-        u = uniforms(
-            np.array([s.key for s in live], dtype=np.uint64), np.array([len(s.tokens) for s in live])
+        keys, drawn = (
+            np.array([s.key for s in live], dtype=np.uint64),
+            np.array([len(s.tokens) for s in live]),
         )
-        ids, logprobs = pick(logits, temperature, top_p, torch.from_numpy(u))
+        ids, logprobs = pick(logits, temperature, top_p, torch.from_numpy(uniforms(keys, drawn)))
         finished = []
         for s, token, logprob in zip(live, ids.tolist(), logprobs.tolist()):
             s.tokens.append(token)
@@ -194,7 +190,7 @@ class TorchEngine:
             state.advance(ids)
         return finished
 
-    def _ended(self, s: _Sample) -> bool:
+    def _ended(self, s: Sample) -> bool:
         if s.tokens[-1] in s.spec.stop_ids:
             s.finish = "stop"
             return True
@@ -204,7 +200,7 @@ class TorchEngine:
         full = len(s.spec.prompt) + len(s.tokens) >= self.info.context
         return len(s.tokens) >= s.spec.max_tokens or full
 
-    def _stopped(self, s: _Sample) -> bool:
+    def _stopped(self, s: Sample) -> bool:
         """Whether a stop string is complete; notes where it begins. Only the newest tokens are decoded: a
         character is at most four byte tokens."""
         tail = self.tokenizer.decode(s.tokens[-4 * max(map(len, s.spec.stop)) :])
@@ -215,191 +211,14 @@ class TorchEngine:
         return True
 
 
-@dataclass(eq=False)
-class _Sample:
-    request: int
-    number: int
-    spec: GenRequest
-    key: int
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finish: Finish = "length"
-    cut: int | None = None
-
-
-@dataclass
-class _Prefilled:
-    """A prompt's cache, [layers][K, L, H] pairs, and the hidden state after its last token, [D]."""
-
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
-    hidden: torch.Tensor
-    length: int
-
-
-class _Prompts:
-    """Samples that wait, in order; prompts are computed shortly before they are needed, equal ones once."""
-
-    def __init__(self, engine: TorchEngine, requests: Sequence[GenRequest]) -> None:
-        self.engine, self.requests = engine, requests
-        self.queue = deque((i, j) for i, r in enumerate(requests) for j in range(r.n))
-        self.ready: dict[tuple[int, ...], _Prefilled] = {}
-
-    @property
-    def left(self) -> int:
-        return len(self.queue)
-
-    def take(self, n: int) -> list[tuple[_Sample, _Prefilled]]:
-        fresh = []
-        while self.queue and len(fresh) < n:
-            i, j = self.queue[0]
-            spec = self.requests[i]
-            if spec.prompt not in self.ready:
-                if fresh:  # compute the next prompts in one pass, when slots are free again
-                    break
-                self._prefill()
-            self.queue.popleft()
-            fresh.append((_Sample(i, j, spec, _key(spec.seed, j)), self.ready[spec.prompt]))
-        return fresh
-
-    def _prefill(self) -> None:
-        prompts: dict[tuple[int, ...], None] = {}
-        tokens = 0
-        for i, _ in self.queue:
-            p = self.requests[i].prompt
-            if p in prompts:
-                continue
-            tokens += len(p)
-            if prompts and tokens > PREFILL_TOKENS:
-                break
-            prompts[p] = None
-        self.ready = {}
-        # Sorted by length in groups of similar size: right padding is computed and thrown away.
-        for group in _by_tokens(sorted(prompts, key=len), PREFILL_TOKENS // 4):
-            self.ready.update(_prefill(self.engine, group))
-
-
-def _prefill(engine: TorchEngine, prompts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], _Prefilled]:
-    model, width = engine.model, max(map(len, prompts))
-    caches = _caches(model, len(prompts), width)
-    tokens = torch.tensor([[*p, *[0] * (width - len(p))] for p in prompts])
-    mask = torch.ones(width, width, dtype=torch.bool).tril()[None, None]
-    hidden = model.extend(tokens, torch.arange(width).expand(len(prompts), width), caches, 0, mask)
-    engine._counter.prefilled += sum(map(len, prompts))
-    return {
-        p: _Prefilled(
-            [c.k[b, :, : len(p)] for c in caches],
-            [c.v[b, :, : len(p)] for c in caches],
-            hidden[b, len(p) - 1],
-            len(p),
-        )
-        for b, p in enumerate(prompts)
-    }
-
-
-class _Slots:
-    """The live batch: caches [B, K, S, H] a layer, all slots at the same column."""
-
-    def __init__(self, model: Transformer, slots: int, longest: int) -> None:
-        self.model, self.size, self.longest = model, slots, longest
-        self.capacity = 2 * longest + 1  # room to refill before the columns must be moved down
-        self.caches = _caches(model, slots, self.capacity)
-        self.column = longest  # prompts are placed to end here
-        self.live: list[_Sample] = []
-        self.start = torch.zeros(0, dtype=torch.long)  # first own column of each live slot
-        self.position = torch.zeros(0, dtype=torch.long)
-        self.hidden = torch.zeros(0, model.config.width)
-
-    def room(self) -> int:
-        return self.size - len(self.live)
-
-    def admit(self, fresh: Sequence[tuple[_Sample, _Prefilled]]) -> None:
-        first = len(self.live)
-        for b, (_, p) in enumerate(fresh, first):
-            for c, k, v in zip(self.caches, p.keys, p.values):
-                c.k[b, :, self.column - p.length : self.column] = k
-                c.v[b, :, self.column - p.length : self.column] = v
-        lengths = torch.tensor([p.length for _, p in fresh])
-        self.live += [s for s, _ in fresh]
-        self.start = torch.cat([self.start, self.column - lengths])
-        self.position = torch.cat([self.position, lengths])
-        self.hidden = torch.cat([self.hidden, torch.stack([p.hidden for _, p in fresh])])
-
-    def advance(self, ids: torch.Tensor) -> None:
-        """Runs one token for every live slot (finished ones too: they are dropped right after)."""
-        if self.column + 1 > self.capacity:
-            self._move_down()
-        n, low = len(self.live), int(self.start.min())
-        caches = [KVCache(c.k[:n, :, low:], c.v[:n, :, low:]) for c in self.caches]
-        at = self.column - low
-        columns = torch.arange(low, self.column + 1)
-        mask = (columns[None] >= self.start[:, None])[:, None, None]
-        self.hidden = self.model.extend(ids[:, None], self.position[:, None], caches, at, mask)[:, 0]
-        self.column += 1
-        self.position = self.position + 1
-
-    def drop(self, finished: Sequence[_Sample], *, more: bool) -> None:
-        """Frees the slots of finished samples. Live slots move up to stay the first rows."""
-        gone = {id(s) for s in finished}
-        keep = [b for b, s in enumerate(self.live) if id(s) not in gone]
-        n = len(keep)
-        holes = [b for b in range(n) if id(self.live[b]) in gone]
-        movers = [b for b in keep if b >= n]
-        order = list(range(n))
-        for hole, mover in zip(holes, movers):
-            order[hole] = mover
-            for c in self.caches:
-                low = int(self.start[mover])
-                c.k[hole, :, low : self.column] = c.k[mover, :, low : self.column]
-                c.v[hole, :, low : self.column] = c.v[mover, :, low : self.column]
-        self.live = [self.live[b] for b in order]
-        index = torch.tensor(order, dtype=torch.long)
-        self.start, self.position, self.hidden = self.start[index], self.position[index], self.hidden[index]
-
-    def _move_down(self) -> None:
-        """Moves the live columns to the low end, with room below the new column for the longest prompt."""
-        low, high = int(self.start.min()), self.column
-        self.column = max(high - low, self.longest)
-        shift = high - self.column
-        for c in self.caches:
-            for x in (c.k, c.v):
-                x[:, :, low - shift : self.column] = x[:, :, low:high].clone()
-        self.start = self.start - shift
-
-
-def _caches(model: Transformer, rows: int, columns: int) -> list[KVCache]:
-    c = model.config
-    shape = (rows, c.kv_heads, columns, c.head_dim)
-    return [KVCache(torch.zeros(shape), torch.zeros(shape)) for _ in range(c.layers)]
-
-
-def _by_tokens(rows: Sequence[tuple[int, ...]], most: int) -> Iterator[list[tuple[int, ...]]]:
-    """Runs of rows whose padded size stays under `most` tokens."""
-    batch: list[tuple[int, ...]] = []
-    longest = 0
-    for row in rows:
-        if batch and max(longest, len(row)) * (len(batch) + 1) > most:
-            yield batch
-            batch, longest = [], 0
-        batch.append(row)
-        longest = max(longest, len(row))
-    if batch:
-        yield batch
-
-
 def _span(r: ScoreRequest) -> range:
     """Positions whose next token is a continuation token."""
     return range(len(r.context) - 1, len(r.context) + len(r.continuation) - 1)
 
 
 def _settled(text: str, stop: Sequence[str]) -> int:
-    """How many characters no later token changes: an unfinished character waits for its other bytes, and what may
-    be the begin of a stop string for its end."""
+    """How many characters are final: neither part of a character nor perhaps the begin of a stop string."""
     if text.endswith("\ufffd"):
         return 0
     begins = (n for s in stop for n in range(1, len(s)) if text.endswith(s[:n]))
     return len(text) - max(begins, default=0)
-
-
-def _key(seed: int, number: int) -> int:
-    return (seed * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF

@@ -140,7 +140,8 @@ def heldout(config: WorldConfig, seed: int) -> dict[str, list[dict[str, Any]]]:
     rng = random.Random(seed_of(seed, "test", "icl"))
     tests["icl"] = [_item(memory.icl_item(rng, 18)) for _ in range(config.heldout_items)]
     rng = random.Random(seed_of(seed, "test", "choice"))
-    tests["choice"] = [_choice(rng, config.operands) for _ in range(config.heldout_items)]
+    stream = arithmetic.problems(seed_of(seed, "choice"), "heldout", operand=config.operands, steps=(1, 1))
+    tests["choice"] = [_choice(p, rng) for p in _take(stream, config.heldout_items)]
     return tests
 
 
@@ -152,20 +153,18 @@ def references(tests: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, st
             yield f"{task}/{row['id']}", f"{text} {row.get('answer', '')}".strip()
 
 
-def _choice(rng: random.Random, operand: int) -> dict[str, Any]:
+def _choice(p: arithmetic.Problem, rng: random.Random) -> dict[str, Any]:
     """A one-step problem with four candidate answers; wrong ones are near misses."""
-    while True:
-        p = next(arithmetic.problems(rng.getrandbits(48), "heldout", operand=operand, steps=(1, 1)))
-        near = [p.answer + d for d in (-10, -2, -1, 1, 2, 10) if p.answer + d >= 0]
-        options = [p.answer, *rng.sample(near, 3)]
-        rng.shuffle(options)
-        prompt = f"{p.question}\n{p.start}{p.steps[0]:+d}="
-        return {
-            "id": p.id,
-            "prompt": prompt,
-            "choices": [f"{o}." for o in options],
-            "gold": options.index(p.answer),
-        }
+    near = [p.answer + d for d in (-10, -2, -1, 1, 2, 10) if p.answer + d >= 0]
+    options = [p.answer, *rng.sample(near, 3)]
+    rng.shuffle(options)
+    prompt = f"{p.question}\n{p.start}{p.steps[0]:+d}="
+    return {
+        "id": p.id,
+        "prompt": prompt,
+        "choices": [f"{o}." for o in options],
+        "gold": options.index(p.answer),
+    }
 
 
 def _item(item: memory.Item) -> dict[str, Any]:
