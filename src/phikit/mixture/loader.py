@@ -27,8 +27,11 @@ class Batch:
     source: tuple[str, ...]  # per row
 
     def slice(self, a: int, b: int) -> Batch:
-        arrays = (self.tokens, self.targets, self.weight, self.segment, self.position)
-        return Batch(*(x[a:b] for x in arrays), self.source[a:b])
+        rows = slice(a, b)
+        return Batch(
+            self.tokens[rows], self.targets[rows], self.weight[rows], self.segment[rows], self.position[rows],
+            self.source[rows],
+        )  # fmt: skip
 
 
 class PackedSource:
