@@ -36,7 +36,7 @@ class World(Section):
     steps: Range = (2, 3)  # least and most operations of a problem
     facts: Count = 20_000  # documents of five single sums
     problems: Count = 12_000  # problems with solutions, as text
-    recall_short: Count = 20_000
+    recall_short: Count = 30_000
     recall: Count = 5_000
     recall_long: Count = 1_500
     icl: Count = 4_000

@@ -26,7 +26,7 @@ class WorldConfig:
     steps: tuple[int, int] = (2, 3)
     facts: int = 20_000
     problems: int = 12_000
-    recall_short: int = 20_000
+    recall_short: int = 30_000
     recall: int = 5_000
     recall_long: int = 1_500
     icl: int = 4_000
