@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from phikit.engine.base import GenRequest
 from phikit.evals.task import Generated, Item, Prompter, Row, Settings, field
 from phikit.records.ids import seed_of
 from phikit.records.types import Completion
@@ -33,43 +34,38 @@ def greedy(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generate
 def sampled(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generated:
     """Metric `sampled`. A sample's seed depends on the problem alone, so that checkpoints are compared with
     common random numbers."""
-    requests = [
-        ask.question(
-            field(i, "question", TASK),
-            max_tokens=settings.max_tokens,
-            n=settings.samples,
-            temperature=settings.temperature,
-            seed=seed_of(settings.seed, "eval", TASK, i["id"]),
-        )
-        for i in items
-    ]
 
     def rows(results: Sequence[list[Completion]]) -> list[Row]:
         return [_row("sampled", i, k, c) for i, some in zip(items, results) for k, c in enumerate(some)]
 
-    return Generated(requests, rows)
+    return Generated(_samples(items, ask, settings, TASK), rows)
 
 
 def form(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generated:
     """Task `format`: sampled answers in chat form, base models included. A model before SFT has never seen the
     template; what SFT teaches is to answer in it and to stop (report section 4.1)."""
     some = items[:FORMAT_ITEMS]
-    requests = [
+
+    def rows(results: Sequence[list[Completion]]) -> list[Row]:
+        return [_format(i, k, c) for i, answers in zip(some, results) for k, c in enumerate(answers)]
+
+    return Generated(_samples(some, ask, settings, FORMAT, chat=True), rows)
+
+
+def _samples(
+    items: Sequence[Item], ask: Prompter, settings: Settings, task: str, *, chat: bool = False
+) -> list[GenRequest]:
+    return [
         ask.question(
             field(i, "question", TASK),
             max_tokens=settings.max_tokens,
             n=settings.samples,
             temperature=settings.temperature,
-            seed=seed_of(settings.seed, "eval", FORMAT, i["id"]),
-            chat=True,
+            seed=seed_of(settings.seed, "eval", task, i["id"]),
+            chat=chat,
         )
-        for i in some
+        for i in items
     ]
-
-    def rows(results: Sequence[list[Completion]]) -> list[Row]:
-        return [_format(i, k, c) for i, answers in zip(some, results) for k, c in enumerate(answers)]
-
-    return Generated(requests, rows)
 
 
 def outcome(c: Completion, answer: str) -> str:
