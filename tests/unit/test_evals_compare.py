@@ -1,4 +1,4 @@
-"""Pairing, contamination, published figures."""
+"""Pairing and contamination."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from evals_world import N, engine, perfect, worked_answer, write_world
 
 from phikit.evals.compare import PAIRS, compare, comparisons
 from phikit.evals.contamination import contamination, overlap, training_texts
-from phikit.evals.published import NEAREST, beside
 from phikit.evals.run import evaluate, load_items
 from phikit.evals.task import Settings
 from phikit.records.io import write_jsonl
@@ -91,15 +90,3 @@ def test_twelve_words_are_no_hit():
     held = {"t": [{"id": "a", "question": words}]}
     assert overlap(held, [words.rsplit(" ", 1)[0]])["t"] == set()
     assert overlap(held, ["x", words.replace(" ", "\n").upper()])["t"] == {"a"}
-
-
-def test_no_closed_world_figure_is_called_comparable(world):
-    found = evaluate(engine(), "sft", "chat", *world, SETTINGS)
-    rows = beside(found.scores)
-    assert {r["task"] for r in rows} == set(NEAREST)
-    assert all(r["comparable"] is False and r["reason"] for r in rows)
-    assert next(r for r in rows if r["task"] == "arithmetic")["figures"] == {
-        "sft": 77.1,
-        "dpo1": 80.5,
-        "final": 80.4,
-    }

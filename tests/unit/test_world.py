@@ -21,12 +21,20 @@ from phikit.text.tokenizer import Tokenizer
 
 SUM = re.compile(r"(?<![\d-])(-?\d+)([+-]\d+)=(-?\d+)")
 SMALL = world.WorldConfig(
-    facts=60, problems=200, recall_short=60, recall=60, recall_long=40, icl=60, dialogs=200, questions=60,
+    facts=60, problems=200, echo=60, recall_short=60, recall=60, recall_long=40, icl=60, dialogs=200, questions=60,
     heldout_problems=100, preference_problems=50, heldout_items=40,
 )  # fmt: skip
 
 BIGGER = replace(
-    SMALL, facts=2000, problems=500, recall_short=1500, recall=500, recall_long=100, icl=600, dialogs=400
+    SMALL,
+    facts=2000,
+    problems=500,
+    echo=300,
+    recall_short=1500,
+    recall=500,
+    recall_long=100,
+    icl=600,
+    dialogs=400,
 )
 
 
@@ -159,7 +167,7 @@ def test_a_part_does_not_depend_on_the_size_of_another(made):
 def test_counts_are_as_asked(made):
     sources = [d.source for d in made["documents"]]
     assert {s: sources.count(s) for s in set(sources)} == {
-        "facts": 60, "problems": 200, "recall_short": 60, "recall": 60, "icl": 60,
+        "facts": 60, "problems": 200, "echo": 60, "recall_short": 60, "recall": 60, "icl": 60,
     }  # fmt: skip
     assert [len(made[n]) for n in ("long", "dialogs", "questions")] == [40, 200, 60]
     tests = {task: len(rows) for task, rows in made["heldout"].items()}
@@ -168,7 +176,24 @@ def test_counts_are_as_asked(made):
     }  # fmt: skip
 
 
-# -- recall and icl by independent solvers ---------------------------------------------------------------------
+# -- echo, recall and icl by independent solvers ---------------------------------------------------------------------
+
+
+def test_the_answer_of_an_echo_is_its_list(made):
+    documents = [d for d in made["documents"] if d.source == "echo"]
+    lengths = set()
+    for d in documents:
+        first, second = d.text.splitlines()
+        listed = first.removeprefix("Copy:")
+        assert second == f"Again:{listed}"
+        ((a, z),) = d.meta["answers"]
+        assert d.text[a:z] == listed.removesuffix(".")
+        words = listed.removesuffix(".").split()
+        assert len(set(words)) == len(words)
+        lengths.add(len(words))
+    assert min(lengths) >= 4
+    assert max(lengths) <= 24
+    assert len(lengths) > 10
 
 
 def recalled(prompt: str) -> str:
@@ -231,6 +256,8 @@ def test_answer_spans_hold_answers_that_follow_from_what_stands_before(made):
             elif d.source == "facts":
                 assert SUM.search(before.split()[-1] + answer)
                 assert answer.endswith(".")
+            elif d.source == "echo":
+                assert before == f"Copy:{answer}.\nAgain:"
             else:
                 assert before.count("\n") == 1
                 assert b == len(d.text)

@@ -36,6 +36,7 @@ class World(Section):
     steps: Range = (2, 3)  # least and most operations of a problem
     facts: Count = 20_000  # documents of five single sums
     problems: Count = 12_000  # problems with solutions, as text
+    echo: Count = 12_000  # lists with their verbatim copies
     recall_short: Count = 30_000
     recall: Count = 5_000
     recall_long: Count = 1_500
@@ -45,6 +46,7 @@ class World(Section):
     heldout_problems: Rows = 1_000
     preference_problems: Rows = 400
     heldout_items: Rows = 250  # of every other test set
+    echo_length: Range = (4, 24)  # least and most syllables of a list
     short_pairs: Range = (2, 6)
     base_pairs: Range = (16, 30)
     long_pairs: Range = (60, 155)

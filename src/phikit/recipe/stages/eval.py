@@ -22,11 +22,10 @@ ORDER = (
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Writes scores, comparisons, contamination and published (.json), samples.jsonl and rows.jsonl.zst. Each
+    """Writes scores, comparisons and contamination (.json), samples.jsonl and rows.jsonl.zst. Each
     finished checkpoint is kept in `ctx.work`, so a killed stage goes on with the next one."""
     from phikit.evals.compare import comparisons
     from phikit.evals.contamination import contamination, training_texts
-    from phikit.evals.published import beside
     from phikit.evals.run import load_items
     from phikit.evals.task import Settings
 
@@ -61,7 +60,6 @@ def run(ctx: StageContext) -> dict[str, Any]:
     write_json(ctx.out / "scores.json", scores)
     write_json(ctx.out / "comparisons.json", pairs)
     write_json(ctx.out / "contamination.json", overlap)
-    write_json(ctx.out / "published.json", beside(scores))
     write_jsonl(ctx.out / "samples.jsonl", [s for n in ORDER for s in done[n]["samples"]])
     write_jsonl(ctx.out / "rows.jsonl.zst", rows)
     return {

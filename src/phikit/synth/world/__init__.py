@@ -26,6 +26,7 @@ class WorldConfig:
     steps: tuple[int, int] = (2, 3)
     facts: int = 20_000
     problems: int = 12_000
+    echo: int = 12_000
     recall_short: int = 30_000
     recall: int = 5_000
     recall_long: int = 1_500
@@ -35,6 +36,7 @@ class WorldConfig:
     heldout_problems: int = 1_000
     preference_problems: int = 400
     heldout_items: int = 250
+    echo_length: tuple[int, int] = (4, 24)
     short_pairs: tuple[int, int] = (2, 6)
     base_pairs: tuple[int, int] = (16, 30)
     long_pairs: tuple[int, int] = (60, 155)
@@ -60,7 +62,7 @@ CHAT_STYLES: dict[Style, float] = {
 
 
 def documents(config: WorldConfig, seed: int) -> Iterator[Document]:
-    """Pretraining text of sources facts, problems, recall_short, recall, icl."""
+    """Pretraining text of sources facts, problems, echo, recall_short, recall, icl."""
     rng = random.Random(seed_of(seed, "facts"))
     for _ in range(config.facts):
         text, spans = "", []
@@ -77,6 +79,9 @@ def documents(config: WorldConfig, seed: int) -> Iterator[Document]:
         solution = arithmetic.solve(problem, _style(rng, TEXT_STYLES), rng)
         start = len(problem.question) + 1
         yield _document("problems", f"{problem.question}\n{solution}", [(start, start + len(solution))])
+    rng = random.Random(seed_of(seed, "echo"))
+    for _ in range(config.echo):
+        yield _document("echo", *memory.echo_text(rng, rng.randint(*config.echo_length)))
     for name, count, pairs, queries in (
         ("recall_short", config.recall_short, config.short_pairs, 5),
         ("recall", config.recall, config.base_pairs, 8),

@@ -1,4 +1,4 @@
-"""Key-value recall and label-the-pattern: skills that need the context, not the weights.
+"""Verbatim copying, key-value recall and label-the-pattern: skills that need the context, not the weights.
 
 Keys, values and items are syllables. Each is one token of a vocabulary trained on this text, so a document of n
 pairs is 3n tokens and "4x the context" is a statement about pairs.
@@ -27,6 +27,17 @@ class Item:
     prompt: str
     answer: str
     choices: tuple[str, ...] = ()
+
+
+def echo_text(rng: random.Random, length: int) -> tuple[str, list[tuple[int, int]]]:
+    """A list and its verbatim copy, "Copy: ka mo zu.\\nAgain: ka mo zu.", and the span of the copy.
+
+    Every token of the copy asks for "what came after this one before?", which recall asks once per query and
+    between noise: copying forms here first, at every seed, and recall is built on it.
+    """
+    listed = " " + " ".join(rng.sample(SYLLABLES, length))
+    text = f"Copy:{listed}.\nAgain:"
+    return f"{text}{listed}.", [(len(text), len(text) + len(listed))]
 
 
 def recall_text(rng: random.Random, pairs: int, queries: int) -> tuple[str, list[tuple[int, int]]]:
