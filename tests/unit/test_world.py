@@ -29,7 +29,7 @@ BIGGER = replace(
     SMALL,
     facts=2000,
     problems=500,
-    echo=300,
+    echo=1000,
     recall_short=1500,
     recall=500,
     recall_long=100,
