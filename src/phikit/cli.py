@@ -19,6 +19,10 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at a recipe.")
 app.add_typer(recipe_app, name="recipe")
+pts_app = typer.Typer(
+    invoke_without_command=True, rich_markup_mode=None, help="Pivotal Token Search: pairs from any model."
+)
+app.add_typer(pts_app, name="pts")
 
 RecipeName = Annotated[str, typer.Argument(help="A recipe file, or `phi4`.")]
 Scale = Annotated[str, typer.Option(help="nano, mini or phi4; without it the recipe's own, else nano.")]
@@ -86,7 +90,7 @@ def trace(
 
 
 @app.command()
-def study(name: Annotated[str, typer.Argument(help="nano-seeds: the nano run over five seeds.")]) -> None:
+def study(name: Annotated[str, typer.Argument(help="nano-seeds, unknowns, ...; see docs/studies.md.")]) -> None:
     """Run a study: several runs of a recipe, compared."""
     from phikit.recipe import studies
 
@@ -107,13 +111,56 @@ def chat(
 
 @app.command()
 def export(
-    run: RunFolder,
-    to: Annotated[Path, typer.Argument(help="The folder to make; must not exist or be empty.")],
+    source: Annotated[
+        str, typer.Argument(help="A run, a stage's folder, a Hugging Face folder or a .gguf file.")
+    ],
+    out: Annotated[
+        Path | None, typer.Argument(help="What to make: a folder, or a .gguf file with --to gguf.")
+    ] = None,
+    to: Annotated[str, typer.Option(help="hf, gguf or ollama; without it a run's export is copied.")] = "",
+    type: Annotated[
+        str, typer.Option(help="GGUF: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0; hf: fp32, bf16.")
+    ] = "",
 ) -> None:
-    """Copy a run's exported model (Hugging Face folder, GGUF) to a folder of your own."""
-    from phikit.recipe.show import copy_export
+    """A model for other tools: transformers and vLLM (hf), llama.cpp (gguf), Ollama."""
+    if to:
+        from phikit.recipe.weights import export as write
 
-    for line in copy_export(run, to):
+        lines = write(source, to, out, type)
+    else:
+        from phikit.recipe.show import copy_export
+
+        if out is None:
+            raise ValueError("name the folder to copy to, or a form: --to hf, gguf or ollama")
+        lines = copy_export(Path(source), out)
+    for line in lines:
+        _say(line)
+
+
+@app.command()
+def quantize(
+    source: Annotated[
+        str, typer.Argument(help="A Hugging Face folder, a run or stage, or an f32/f16/bf16 .gguf.")
+    ],
+    out: Annotated[Path, typer.Option(help="The .gguf file to write.")],
+    type: Annotated[str, typer.Option(help="Q8_0, Q6_K, Q5_K_M, Q4_K_M or Q4_0.")] = "Q4_K_M",
+    text: Annotated[
+        Path | None, typer.Option(help="A text to compare on; without it a built-in one.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens to compare on; 0: do not compare.")] = 2048,
+    threads: Annotated[int | None, typer.Option(help="Without it the number of cores.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object only.")] = False,
+) -> None:
+    """Quantize a model for llama.cpp, and say what that changed: KL, perplexity, top token, size."""
+    import json as json_module
+
+    from phikit.recipe.weights import quantize as write
+    from phikit.recipe.weights import show_quantized
+
+    content = text.read_text(encoding="utf-8") if text else None
+    quiet = lambda line: None
+    row = write(source, type, out, text=content, tokens=tokens, threads=threads, say=quiet if json else _say)
+    for line in [json_module.dumps(row)] if json else show_quantized(row):
         _say(line)
 
 
@@ -131,6 +178,44 @@ def bench(
             _say(f"{script:<16} {what}")
         return
     raise typer.Exit(run_benchmark(name, context.args, only_json=json))
+
+
+@pts_app.callback()
+def pts(
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Option(help="A checkpoint or Hugging Face folder, a .gguf, smollm2, or http://host/v1#model.")
+    ] = "",
+    questions: Annotated[
+        Path | None, typer.Option(help="JSONL or Parquet: question, answer, kind; GSM8K and MBPP rows too.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; a killed search goes on there.")] = None,
+    kind: Annotated[str, typer.Option(help="math, choice, text or code, for rows that name none.")] = "",
+    gap: Annotated[float, typer.Option(help="Smallest change of p(success) that makes a token pivotal.")] = 0.2,
+    error: Annotated[float, typer.Option(help="Share of listed tokens and pairs that may be without effect.")] = 0.05,
+    budget: Annotated[str, typer.Option(help="Tokens, generated and prefilled, such as 5M; 0: no bound.")] = "5M",
+    limit: Annotated[int, typer.Option(help="Take only so many questions; 0: all.")] = 0,
+    trajectories: Annotated[int, typer.Option(help="Answers searched per question.")] = 2,
+    rollouts: Annotated[int, typer.Option(help="Most rollouts on each side of one decision.")] = 64,
+    temperature: Annotated[float, typer.Option(help="Of the sampled answers.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Of the sampled answers.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 512,
+    stop: Annotated[list[str], typer.Option(help="A string that closes an answer. Repeatable.")] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="Seed of the rollouts.")] = 0,
+    parallel: Annotated[int, typer.Option(help="GGUF: samples at once.")] = 4,
+) -> None:
+    """Find the tokens that decide whether an answer comes out right, and make preference pairs of them."""
+    if context.invoked_subcommand is not None:
+        return
+    from phikit.preference.command import pts as run_pts
+
+    if not model or questions is None or out is None:
+        raise ValueError("give --model, --questions and --out")
+    run_pts(
+        model, questions, out, kind=kind, gap=gap, error=error, budget=budget, limit=limit,
+        trajectories=trajectories, rollouts=rollouts, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
+        stop=stop, seed=seed, parallel=parallel, say=_say,
+    )  # fmt: skip
 
 
 @recipe_app.command("schema")

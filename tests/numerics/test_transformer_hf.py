@@ -6,10 +6,15 @@ import pytest
 import torch
 from transformers import Phi3ForCausalLM
 
+from phikit.engine.base import Counter
+from phikit.engine.network import Network
+from phikit.engine.prefill import Prefill
+from phikit.engine.trie import build_trie
 from phikit.model.config import PHI4, ModelConfig
-from phikit.model.hf import load_hf, save_hf
+from phikit.model.hf import save_hf
+from phikit.model.hf_read import load_hf
 from phikit.model.names import table
-from phikit.model.transformer import KVCache, Transformer, build
+from phikit.model.transformer import Transformer, build
 from phikit.text.tokenizer import Tokenizer
 
 SHAPES = {
@@ -125,21 +130,17 @@ def test_packed_documents_do_not_see_each_other(lengths):
         at += n
 
 
-def test_extend_equals_forward():
-    config = SHAPES["grouped"]
-    model = network(config)
-    tokens = some_tokens(config, 2, 30)
-    positions = torch.arange(30).expand(2, -1)
-    cache = [
-        KVCache(*(torch.zeros(2, config.kv_heads, 30, config.head_dim) for _ in "kv")) for _ in model.blocks
-    ]
-    whole = torch.ones(30, 30, dtype=torch.bool).tril()
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_engine_gives_the_same_hidden_states(name):
+    """Fused projections, the table of rotations and the blocks of prefill against the modules."""
+    model = network(SHAPES[name])
+    tokens = some_tokens(SHAPES[name], 3, 120).tolist()
+    trie = build_trie(tokens, [0, 0, 0])
     with torch.no_grad():
-        parts = [
-            model.extend(tokens[:, a:z], positions[:, a:z], cache, a, whole[None, None, a:z, :z])
-            for a, z in [(0, 11), (11, 12), (12, 30)]
-        ]
-        assert (torch.cat(parts, 1) - model(tokens, positions, None)).abs().max() <= 1e-5
+        hidden = torch.cat([h for _, h in Prefill(Network(model), trie, Counter())])
+        for row, nodes in zip(tokens, trie.nodes):
+            want = model(torch.tensor([row]), torch.arange(120)[None], None)[0]
+            assert (hidden[torch.from_numpy(nodes)] - want).abs().max() <= 2e-5
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 from ask_endpoint import FaultyEndpoint
 
-from phikit.engine.base import GenRequest, ScoreRequest
+from phikit.engine.base import GenRequest, PromptTooLong, ScoreRequest
 from phikit.engine.endpoint import BadReply, Endpoint, RateLimited, Refused, Unavailable
 from phikit.engine.remote import NotOffered, RemoteEngine
 from phikit.records.types import turns
@@ -30,7 +32,7 @@ def complete(path, body):
     ids = [sum(body["prompt"]), 7][: body["max_tokens"]]
     content = [{"id": i, "logprob": -0.5} for i in ids]
     choice = {"text": "ab", "finish_reason": "length", "logprobs": {"content": content}}
-    usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 2 * body["n"]}
+    usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": len(ids) * body["n"]}
     return {"choices": [{**choice, "index": k} for k in range(body.get("n", 1))], "usage": usage}
 
 
@@ -57,6 +59,72 @@ def test_what_the_endpoint_cannot_do_is_a_clear_error(opened):
         engine.score([ScoreRequest((1,), (2,))])
     with pytest.raises(ValueError, match="grammar"):
         list(engine.generate([GenRequest((1,), 1, grammar="root ::= x")]))
+    with pytest.raises(NotOffered, match="alternatives"):
+        list(engine.generate([GenRequest((1,), 1, top_logprobs=2)]))
+    with pytest.raises(NotOffered, match="prompt_logprobs"):
+        list(engine.generate([GenRequest((1,), 1, prompt_logprobs=True)]))
+
+
+def only(engine, request):
+    ((_, (completion,)),) = engine.generate([request])
+    return completion
+
+
+def test_a_chat_only_endpoint_and_one_without_ids_are_refused_in_words(opened):
+    _, engine = opened(reply=lambda path, body: None)
+    with pytest.raises(NotOffered, match=r"no /completions.*by chat"):
+        only(engine, GenRequest((1, 2), 2))
+    _, engine = opened(reply=lambda path, body: {"choices": [{"text": "hi", "finish_reason": "stop"}]})
+    with pytest.raises(NotOffered, match="names no token ids"):
+        only(engine, GenRequest((1, 2), 2))
+
+
+def test_a_cut_prompt_and_missing_tokens_are_never_silent(opened):
+    def cut(path, body):
+        value = complete(path, body)
+        return {**value, "usage": {"prompt_tokens": 2, "completion_tokens": 2}}
+
+    _, engine = opened(reply=cut)
+    assert only(engine, GenRequest((1, 2), 2)).tokens == (3, 7)
+    with pytest.raises(NotOffered, match="prompt of 3 tokens was sent and the endpoint counts 2"):
+        only(engine, GenRequest((1, 2, 3), 2))
+    _, engine = opened(
+        reply=lambda path, body: {
+            **complete(path, body),
+            "usage": {"prompt_tokens": 2, "completion_tokens": 9},
+        }
+    )
+    with pytest.raises(NotOffered, match="generated 9 tokens and named the ids of 2"):
+        only(engine, GenRequest((1, 2), 9))
+    engine.info = replace(engine.info, context=2)
+    with pytest.raises(PromptTooLong, match="2 tokens, the context is 2"):
+        only(engine, GenRequest((1, 2), 2))
+
+
+def test_stop_ids_hold_where_the_endpoint_knows_none(opened):
+    def reply(path, body):
+        return {"content": f"<{body['tokens']}>"} if path == "/detokenize" else complete(path, body)
+
+    _, engine = opened(reply=reply)
+    found = only(engine, GenRequest((1, 2), 2, stop_ids=(3,)))
+    assert (found.tokens, found.text, found.finish) == ((3,), "<[]>", "stop")
+    assert only(engine, GenRequest((1, 2), 2, stop_ids=(7,))).finish == "stop"
+
+
+def test_alternatives_and_prompt_logprobs_of_vllm(opened):
+    def vllm(path, body):
+        assert body["return_tokens_as_token_ids"]
+        steps = {"token_id:5": -0.25, "token_id:8": -0.1, "token_id:2": -9.0}
+        rows = [None, {"2": {"logprob": -1.5, "rank": 1}, "9": {"logprob": -0.5, "rank": 2}}]
+        logprobs = {"token_logprobs": [-0.25], "top_logprobs": [steps], "tokens": ["token_id:5"]}
+        choice = {"text": "x", "token_ids": [5], "logprobs": logprobs, "prompt_logprobs": rows}
+        return {"choices": [choice]}
+
+    _, engine = opened(reply=vllm)
+    found = only(engine, GenRequest((1, 2), 1, top_logprobs=2, prompt_logprobs=True))
+    assert found.tokens == (5,)
+    assert found.top == (((8, -0.1), (5, -0.25)),)
+    assert found.prompt_logprobs == (-1.5,)
 
 
 def test_scores_and_tokens_where_the_endpoint_offers_them(opened):

@@ -189,7 +189,7 @@ def test_stop_strings_end_a_completion_and_are_cut(engine):
     done = check(engine, [cut])[0][0]
     assert done.finish == "stop"
     assert done.text == free.text[: free.text.index(stop)]
-    assert "".join(engine.stream(cut)) == done.text
+    assert "".join(p.text for p in engine.stream(cut)) == done.text
 
 
 def test_the_context_ends_a_completion(engine):
@@ -206,9 +206,10 @@ def test_prompts_that_do_not_fit_are_refused_with_numbers(engine, prompt):
         list(engine.generate([GenRequest((1,), 1), GenRequest(prompt, 1)]))
 
 
-def test_grammars_are_refused(engine):
+@pytest.mark.parametrize("more", [{"grammar": 'root ::= "a"'}, {"json_schema": "{}"}])
+def test_grammars_are_refused(engine, more):
     with pytest.raises(ValueError, match="grammars"):
-        list(engine.generate([GenRequest((1,), 1, grammar='root ::= "a"')]))
+        list(engine.generate([GenRequest((1,), 1, **more)]))
 
 
 def test_no_requests(engine):
@@ -219,9 +220,20 @@ def test_no_requests(engine):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_stream_equals_generate(engine, temperature):
     for seed in range(12):
-        r = GenRequest((3, seed), 20, temperature=temperature, seed=seed, stop_ids=tuple(range(0, VOCAB, 9)))
-        pieces = list(engine.stream(r))
-        assert "".join(pieces) == run(engine, [r])[0][0].text
+        r = GenRequest(
+            (3, seed),
+            20,
+            temperature=temperature,
+            seed=seed,
+            stop_ids=tuple(range(0, VOCAB, 9)),
+            top_logprobs=2,
+        )
+        pieces, whole = list(engine.stream(r)), run(engine, [r])[0][0]
+        assert "".join(p.text for p in pieces) == whole.text
+        assert tuple(t for p in pieces for t in p.tokens) == whole.tokens
+        assert tuple(x for p in pieces for x in p.logprobs) == whole.logprobs
+        assert tuple(t for p in pieces for t in p.top) == whole.top
+        assert [p.finish for p in pieces] == [None] * (len(pieces) - 1) + [whole.finish]
 
 
 def test_characters_of_several_tokens_are_streamed_whole(engine, monkeypatch):
@@ -230,11 +242,17 @@ def test_characters_of_several_tokens_are_streamed_whole(engine, monkeypatch):
     def scripted(logits, *_):
         return torch.tensor([next(said)]), torch.zeros(1)
 
-    monkeypatch.setattr("phikit.engine.torch_engine.pick", scripted)
-    pieces = [p for p in engine.stream(GenRequest((1,), 30, stop_ids=engine.stop_ids)) if p]
+    monkeypatch.setattr("phikit.engine.slots.pick", scripted)
+    pieces = [p.text for p in engine.stream(GenRequest((1,), 30, stop_ids=engine.stop_ids)) if p.text]
     assert "".join(pieces) == "a é — 语!"
     assert len(pieces) >= 5
     assert "\ufffd" not in "".join(pieces)
+
+
+def test_a_stream_is_one_sample(engine):
+    for r in (GenRequest((1,), 3, n=2), GenRequest((1,), 3, prompt_logprobs=True)):
+        with pytest.raises(ValueError, match="use generate"):
+            list(engine.stream(r))
 
 
 # -- score -----------------------------------------------------------------------------------------------------

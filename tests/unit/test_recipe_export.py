@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from phikit.model.config import ModelConfig
-from phikit.model.hf import load_hf, save_hf
+from phikit.model.hf import save_hf
+from phikit.model.hf_read import load_hf
 from phikit.model.transformer import build
 from phikit.recipe.stages import export
 from phikit.records import artifact
@@ -77,18 +77,3 @@ def test_disagreement_is_an_error(tmp_path):
         export.agreement(path, good, [good[0], *[([1, 2], (3, 5))] * 3])
     with pytest.raises(ValueError, match="tokenizes 1 of 4 prompts otherwise"):
         export.agreement(path, good, [*good[:3], ([1, 9], (3, 4))])
-
-
-def test_the_modelfile_adds_no_white_space():
-    """Go's trim marks remove the line breaks: what is left beside the actions is Phi-4's format."""
-    text = export.MODELFILE.format(gguf="m.gguf")
-    assert text.startswith("FROM ./m.gguf\n")
-    template = re.search('TEMPLATE """(.*?)"""', text, re.DOTALL)[1]
-    trimmed = re.sub(r"\s*\{\{- ", "{{ ", re.sub(r" -\}\}\s*", " }}", template))
-    literal = [t for t in re.split(r"\{\{.*?\}\}", trimmed) if t]
-    assert literal == [
-        "<|im_start|>", "<|im_sep|>", "<|im_end|>", "<|im_end|><|im_start|>assistant<|im_sep|>",
-    ]  # fmt: skip
-    assert trimmed.count("{{ end }}") == 3
-    for stop in ("<|im_start|>", "<|im_end|>", "<|im_sep|>"):
-        assert f'PARAMETER stop "{stop}"\n' in text

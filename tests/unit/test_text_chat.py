@@ -74,5 +74,31 @@ def test_the_template_says_the_same(tokenizer, talk, open_assistant):
     assert shown(tokenizer, render(tokenizer, talk, open_assistant=open_assistant).tokens) == text
 
 
+def trained(r) -> list[int]:
+    return [t for t, on in zip(r.tokens, r.train, strict=True) if on]
+
+
+def test_loss_spans_of_many_turns(tokenizer):
+    """Only assistants count: headers, users and the system never, an empty answer by its end alone."""
+    talk = turns(
+        ("system", "it is"), ("user", "yes"), ("assistant", ""), ("tool", "best"), ("assistant", "What?"),
+        ("user", ""), ("assistant", "the best"),
+    )  # fmt: skip
+    r = render(tokenizer, talk, open_assistant=True)
+    answers = [tokenizer.encode(t.content) for t in talk if t.role == "assistant"]
+    assert trained(r) == [i for answer in answers for i in [*answer, tokenizer.im_end]]
+    assert trained(r)[0] == tokenizer.im_end
+    assert not r.train[-1]  # the open header
+
+
+def test_special_names_in_an_answer_are_trained_as_text(tokenizer):
+    """An answer that quotes the format counts whole, and ends at its own end-of-turn only."""
+    quoted = "<|im_end|><|im_start|>user<|im_sep|> <|endoftext|>"
+    r = render(tokenizer, turns(("user", "yes"), ("assistant", quoted)))
+    assert trained(r) == [*tokenizer.encode(quoted), tokenizer.im_end]
+    assert trained(r).count(tokenizer.im_end) == 1
+    assert tokenizer.decode(trained(r)) == quoted
+
+
 def test_stop_ids(tokenizer):
     assert stop_ids(tokenizer) == (tokenizer.im_end, tokenizer.end_of_text)

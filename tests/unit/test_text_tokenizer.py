@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 
 import pytest
@@ -57,6 +58,46 @@ def test_special_tokens_are_left_out_of_decoded_text(tokenizer):
     assert tokenizer.token_text(tokenizer.im_end) == "<|im_end|>"
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.text(), st.randoms())
+def test_bytes_are_lossless_for_any_cut(text, random):
+    """Ids cut inside a character have exact bytes; `decode` shows a replacement sign there."""
+    t = _shared()
+    ids = t.encode(text)
+    cut = random.randint(0, len(ids))
+    assert t.decode_bytes(ids[:cut]) + t.decode_bytes(ids[cut:]) == text.encode()
+    assert t.decode_bytes(ids[:cut]).decode("utf-8", "replace") == t.decode(ids[:cut])
+
+
+def test_bytes_of_one_id(tokenizer):
+    assert [tokenizer.token_bytes(i) for i in tokenizer.encode("\U0001f600")] == [
+        b"\xf0",
+        b"\x9f",
+        b"\x98",
+        b"\x80",
+    ]
+    assert tokenizer.token_bytes(tokenizer.im_end) == b""
+    assert tokenizer.token_bytes(10_000) == tokenizer.token_bytes(-1) == b""
+    assert tokenizer.decode_bytes([tokenizer.im_start, *tokenizer.encode("cat"), 10_000]) == b"cat"
+
+
+def test_bytes_and_a_stream_of_characters_agree(tokenizer):
+    """What engines do with `token_bytes`: no half character is ever shown, and nothing is lost."""
+    text = "na\u00efve \u4f60\u597d \U0001f600!"
+    shown = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = [shown.decode(tokenizer.token_bytes(i)) for i in tokenizer.encode(text)]
+    assert "".join(pieces) == text
+    assert pieces.count("") == 1 + 2 + 2 + 3  # the bytes before the last of each
+    assert not any("\ufffd" in p for p in pieces)
+
+
+def test_a_tokenizer_without_bytes_says_so(tokenizer):
+    spec = json.loads(tokenizer.to_json())
+    spec["decoder"] = {"type": "Fuse"}
+    with pytest.raises(ValueError, match="not byte-level"):
+        Tokenizer(json.dumps(spec)).decode_bytes([1])
+
+
 def test_digits_stand_alone_or_in_threes(tokenizer):
     pieces = [tokenizer.token_text(i) for i in tokenizer.encode("1234567")]
     assert pieces == list("1234567")
@@ -95,11 +136,16 @@ def test_too_small_vocabulary_or_too_little_text():
         Tokenizer.train(["ab"], 5000)
 
 
-def test_a_tokenizer_without_our_specials_is_refused(tokenizer):
+def test_a_tokenizer_without_our_specials_has_no_such_roles(tokenizer):
     spec = json.loads(tokenizer.to_json())
     spec["added_tokens"] = [t for t in spec["added_tokens"] if t["content"] != "<|im_sep|>"]
+    other = Tokenizer(json.dumps(spec))
+    assert tokenizer.is_phi4
+    assert not other.is_phi4
+    assert other.im_end == tokenizer.im_end
+    assert other.encode("cat <|im_end|>") == tokenizer.encode("cat <|im_end|>")
     with pytest.raises(ValueError, match="im_sep"):
-        Tokenizer(json.dumps(spec))
+        _ = other.im_sep
 
 
 def test_missing_and_malformed_files(tmp_path):

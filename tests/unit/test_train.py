@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 
@@ -18,12 +17,12 @@ from phikit.mixture.shards import TokenShard, make_shard
 from phikit.model.config import ModelConfig
 from phikit.model.transformer import build
 from phikit.records import Preference, turns
-from phikit.text import chat
 from phikit.text.tokenizer import Tokenizer
 from phikit.train import checkpoint
-from phikit.train.objectives import DirectPreference, DPOConfig, LanguageModeling, response_logprobs
+from phikit.train.objectives import DirectPreference, DPOConfig, LanguageModeling
 from phikit.train.optim import OptimConfig, Optimizers
 from phikit.train.pairs import PairRows
+from phikit.train.reference import add_reference
 from phikit.train.trainer import Interrupted, NonFinite, TrainConfig, Trainer, write_log
 
 TOKENIZER = Tokenizer.train(["user system assistant: it is the best, yes! What is 3 + 4? " * 3], 290)
@@ -69,7 +68,7 @@ def preferences(count: int = 6) -> list[Preference]:
 def pair_rows(reference: bool = True) -> PairRows:
     rows = PairRows(preferences(), TOKENIZER, 64, seed=3)
     if reference:
-        rows.add_reference(network(9))
+        add_reference(rows, network(9))
     return rows
 
 
@@ -95,10 +94,10 @@ def gradients(model, objective, batch, micro: int):
     """Loss and gradients of one step in micro-batches, as the trainer sums them."""
     model.zero_grad()
     count, total = objective.count(batch), 0.0
-    for a in range(0, len(batch.tokens), micro):
-        part = objective(model, batch.slice(a, a + micro))
-        (part.total / count).backward()
-        total += float(part.total.detach())
+    for part in batch.parts(micro):
+        sums = objective(model, part)
+        (sums.total / count).backward()
+        total += float(sums.total.detach())
     return total / count, torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
@@ -107,8 +106,9 @@ def test_micro_batches_do_not_change_loss_or_gradients(kind):
     if kind == "language":
         objective, batch, micros = LanguageModeling(), language_rows().batch(0, 12), (12, 4, 1, 5)
     else:
-        objective, batch = DirectPreference(DPOConfig(nll_weight=0.2)), pair_rows().batch(0, 12)
-        micros = (12, 4, 2, 8)
+        objective, batch = DirectPreference(DPOConfig(nll_weight=0.2)), pair_rows().batch(0, 6)
+        micros = (12, 1, 2, 3)
+        assert len(list(batch.parts(12))) == 1 < len(list(batch.parts(1)))
     model = network()
     loss, gradient = gradients(model, objective, batch, micros[0])
     assert float(gradient.abs().max()) > 1e-3
@@ -116,11 +116,6 @@ def test_micro_batches_do_not_change_loss_or_gradients(kind):
         other, again = gradients(model, objective, batch, micro)
         assert other == pytest.approx(loss, abs=1e-6)
         assert torch.allclose(again, gradient, atol=1e-6)
-
-
-def test_a_pair_is_never_split():
-    with pytest.raises(ValueError, match="must be even"):
-        pair_rows().batch(0, 4).slice(0, 3)
 
 
 def test_language_loss_is_the_weighted_mean_over_documents_alone():
@@ -140,123 +135,6 @@ def test_language_loss_is_the_weighted_mean_over_documents_alone():
     objective = LanguageModeling()
     assert objective.count(batch) == pytest.approx(weight)
     assert float(objective(model, batch).total.detach()) == pytest.approx(total, rel=1e-5)
-
-
-def dense_dpo(model, reference, pairs, c: DPOConfig):
-    """DPO pair by pair, straight from the formula."""
-    total = 0.0
-    for pair in pairs:
-        prompt = [*chat.render(TOKENIZER, pair.prompt, open_assistant=True).tokens, *pair.prefix_ids]
-        logp = []
-        for m in (model, reference):
-            for response in (pair.chosen_ids, pair.rejected_ids):
-                ids = torch.tensor([[*prompt, *response]])
-                hidden = m(ids, torch.arange(ids.shape[1])[None], None)
-                all_ = torch.log_softmax(F.linear(hidden[0], m.head_weight), -1)
-                at = torch.arange(len(prompt) - 1, ids.shape[1] - 1)
-                logp.append(all_[at, ids[0, at + 1]].sum())
-        n = [len(pair.chosen_ids), len(pair.rejected_ids)] if c.length_normalize else [1, 1]
-        chosen, rejected = ((logp[k] - logp[2 + k].detach()) / n[k] for k in (0, 1))
-        margin = c.beta * (chosen - rejected)
-        p = torch.sigmoid(margin)
-        loss = -(1 - c.label_smoothing) * torch.log(p) - c.label_smoothing * torch.log(1 - p)
-        total = total + loss - c.nll_weight * logp[0] / len(pair.chosen_ids)
-    return total
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        DPOConfig(0.1),
-        DPOConfig(0.7, 0.3),
-        DPOConfig(0.5, length_normalize=True),
-        DPOConfig(0.5, 0.0, False, 0.1),
-    ],
-)
-def test_dpo_equals_its_formula(config):
-    model, reference = network(0), network(9)
-    rows = pair_rows()
-    batch, objective = rows.batch(0, 12), DirectPreference(config)
-    assert objective.count(batch) == 6
-    got = objective(model, batch)
-    want = dense_dpo(model, reference, preferences(), config)
-    assert float(got.total.detach()) == pytest.approx(float(want.detach()), rel=1e-5)
-    a = torch.autograd.grad(got.total, list(model.parameters()))
-    b = torch.autograd.grad(want, list(model.parameters()))
-    for x, y in zip(a, b):
-        assert torch.allclose(x, y, atol=1e-5)
-
-
-def test_dpo_starts_at_log_2_and_learns_the_pairs(tmp_path):
-    rows = pair_rows(reference=False)
-    rows.add_reference(network(0))
-    t = trainer(tmp_path, rows, DirectPreference(DPOConfig(0.5)), steps=40)
-    log = t.run("dpo")
-    assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert log[0]["margin"] == pytest.approx(0, abs=1e-5)
-    assert log[-1]["loss"] < 0.5
-    assert log[-1]["accuracy"] == 1
-    assert log[-1]["margin"] > 0.3
-
-
-# -- rows of pairs ---------------------------------------------------------------------------------------------
-
-
-def test_a_pivotal_pair_is_one_target_after_the_prefix():
-    pair = Preference(turns(("user", "Hi")), (40, 41), (50,), (51,), "a", "b", "pivotal")
-    batch = PairRows([pair], TOKENIZER, 64, 0).batch(0, 2)
-    prompt = [*chat.render(TOKENIZER, pair.prompt, open_assistant=True).tokens, 40, 41]
-    for row, token in ((0, 50), (1, 51)):
-        assert np.flatnonzero(batch.weight[row]).tolist() == [len(prompt) - 1]
-        assert batch.targets[row, len(prompt) - 1] == token
-        own = batch.segment[row] >= 0
-        assert batch.tokens[row, own].tolist() == [*prompt, token]  # no end of turn
-        assert batch.position[row, own].tolist() == list(range(len(prompt) + 1))
-        assert set(batch.tokens[row, ~own].tolist()) <= {TOKENIZER.pad}
-    assert batch.weight.max() == 1
-
-
-def test_whole_answers_train_their_end_of_turn():
-    end = TOKENIZER.im_end
-    pair = Preference(turns(("user", "Hi")), (), (50, 52, end), (51, end), "a", "b", "judged")
-    batch = PairRows([pair], TOKENIZER, 64, 0).batch(0, 2)
-    assert batch.targets[0][batch.weight[0] > 0].tolist() == [50, 52, end]
-    assert batch.targets[1][batch.weight[1] > 0].tolist() == [51, end]
-
-
-def test_every_epoch_shows_every_pair_once_in_its_own_order():
-    rows = pair_rows()
-    whole = rows.batch(0, 36)
-    epochs = [[whole.tokens[i].tobytes() for i in range(e, e + 12, 2)] for e in (0, 12, 24)]
-    assert [len(set(e)) for e in epochs] == [6, 6, 6]
-    assert set(epochs[0]) == set(epochs[1]) == set(epochs[2])
-    assert len({tuple(e) for e in epochs}) > 1
-    part = rows.batch(14, 4)
-    width = part.tokens.shape[1]
-    assert np.array_equal(part.tokens, whole.tokens[14:18, :width])
-    assert torch.equal(part.reference, whole.reference[14:18])
-
-
-def test_the_reference_is_what_the_entering_model_says():
-    rows, model = pair_rows(reference=False), network(9)
-    rows.add_reference(model, at_once=5)
-    in_one = PairRows(preferences(), TOKENIZER, 64, seed=3)
-    in_one.add_reference(model)
-    assert rows.reference == pytest.approx(in_one.reference, abs=1e-5)
-    batch = rows.batch(0, 12)
-    with torch.no_grad():
-        logp, length = response_logprobs(model, batch)
-    assert batch.reference.numpy() == pytest.approx(logp.numpy(), abs=1e-5)
-    assert length.tolist() == [float((w > 0).sum()) for w in batch.weight]
-    assert not any(p.grad is not None for p in model.parameters())
-
-
-def test_pairs_that_cannot_be_trained_are_refused():
-    with pytest.raises(ValueError, match="no preference pairs"):
-        PairRows([], TOKENIZER, 64, 0)
-    pair = preferences()[0]
-    with pytest.raises(ValueError, match=rf"pair {pair.id}: \d+ tokens do not fit the context of 8"):
-        PairRows([pair], TOKENIZER, 8, 0)
 
 
 # -- training and resume ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ not copied."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,15 +98,19 @@ async def judge(
     *,
     counts: ReadCounts,
     seed: int = 0,
+    backwards: bool = False,
     max_tokens: int = 768,
     temperature: float = 0.0,
 ) -> Judgement | None:
     """Grades of at least two answers, or None when the judge's text cannot be read (counted). The labels are
-    dealt by `seed`, so that a judge's liking for a position does not favour an answer's."""
+    dealt by `seed`; `backwards` deals the same ones in the opposite order, so that of every two answers the other
+    one comes first."""
     if len(answers) < 2:
         raise ValueError(f"a judge compares at least two answers, got {len(answers)}")
     order = list(range(len(answers)))
     random.Random(seed_of(seed, *answers)).shuffle(order)
+    if backwards:
+        order.reverse()
     prompt = judge_turns(conversation, [answers[i] for i in order])
     schema = judge_schema(len(answers))
     (answer,) = await teacher.chat(
@@ -119,6 +124,25 @@ async def judge(
         return None
     placed = dict(zip(order, read[0]))
     return Judgement(tuple(placed[i] for i in range(len(answers))), read[1], answer.key)
+
+
+async def judge_both_ways(
+    teacher: Teacher,
+    conversation: Sequence[Turn],
+    answers: Sequence[str],
+    *,
+    counts: ReadCounts,
+    seed: int = 0,
+    max_tokens: int = 768,
+) -> tuple[Judgement, Judgement] | None:
+    """Two judgements, the answers in one order and in the opposite one; None unless both can be read. A preference
+    that only one of them holds is a liking for a position."""
+    asked = [
+        judge(teacher, conversation, answers, counts=counts, seed=seed, backwards=b, max_tokens=max_tokens)
+        for b in (False, True)
+    ]
+    first, second = await asyncio.gather(*asked)
+    return (first, second) if first and second else None
 
 
 def _lenient(k: int) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from phikit.records.types import Completion, Score, Turn
+from phikit.records.types import Completion, Finish, Score, Turn
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """`numerics`: exact-fp32 | bf16 | gguf:<type> | remote | scripted. Results of different classes are only
-    compared statistically. `context` is in tokens."""
+    """`numerics`: exact-fp32 | bf16 | fp32-of-gguf:<type> | gguf:<type> | remote | scripted. Results of
+    different classes are only compared statistically. `context` is in tokens."""
 
     name: str
     context: int
@@ -29,7 +29,9 @@ class EngineInfo:
 class GenRequest:
     """`n` samples from one prompt. temperature 0 is greedy. `seed` decides every sample alone: the result does not
     depend on which other requests share the batch (exactly so in fp32). `stop_ids` end a completion and are
-    kept as its last token; `stop` strings end it and are cut from the text."""
+    kept as its last token; `stop` strings end it and are cut from the text. `top_logprobs` asks for the most
+    probable alternatives of each sampled token, `prompt_logprobs` for the log-probabilities of the prompt's own
+    tokens; an engine that cannot tell raises."""
 
     prompt: tuple[int, ...]
     max_tokens: int
@@ -40,6 +42,9 @@ class GenRequest:
     stop: tuple[str, ...] = ()
     seed: int = 0
     grammar: str | None = None  # GBNF; only engines that say so honour it, others raise
+    top_logprobs: int = 0
+    prompt_logprobs: bool = False
+    json_schema: str | None = None  # JSON text; as grammar, and not both
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,19 @@ class Usage:
 
     prefilled: int = 0
     generated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A step of `stream`: the ids it brought, their log-probabilities, and the text that became final with them
+    ("" while a character or a stop string is open), `top` as in Completion. `finish` is set on the last piece
+    only. Together the pieces are the completion that `generate` gives."""
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Finish | None = None
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 class PromptTooLong(ValueError):

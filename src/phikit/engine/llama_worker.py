@@ -1,177 +1,176 @@
-"""The child process of LlamaEngine: JSON lines on stdin and stdout, llama.cpp inside.
+"""The child process of LlamaEngine: frames of `llama_wire` on stdin and stdout, llama.cpp inside.
 
-An assert in ggml aborts this process, not its parent. The embedded llama.cpp server listens on a unix socket
-in a private folder only; this module asks it for tokenization there and calls completions in process.
-
-    {"id": 1, "op": "complete", "body": {...}, "until": [ids]}   -> {"id": 1, "result": {...}}
-    {"id": 2, "op": "tokenize", "text": "...", "special": false} -> {"id": 2, "result": [ids]}
-    {"id": 3, "op": "detokenize", "ids": [...]}                  -> {"id": 3, "result": "text"}
-    {"op": "cancel", "ids": [1]}                                 (only what has not begun)
-
-A failure is answered with {"id": 1, "error": "..."}.
+An assert in ggml aborts this process, not its parent. Tokenization is answered at once; generation, scores and
+embeddings take turns, a batch at a time. It ends when stdin closes or its parent is gone.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-import tempfile
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
+
+from phikit.engine import llama_wire as wire
+from phikit.engine.llama_c import Model
+from phikit.engine.llama_score import Embedder, Scorer
+from phikit.engine.llama_slots import Job, Slots
+
+_BATCH = 512
+_LARGE = 4_000_000_000  # bytes of a model file above which a batch is smaller, so that others wait less
+_PARENT_CHECK = 2.0  # seconds
+_PATIENCE = 60  # seconds for loading and a first token, and one more for every ...
+_SLOWEST = 20_000_000  # bytes of the file
 
 
 class Worker:
-    """One loaded model. `parallel` completions run at once, the rest wait in order."""
+    def __init__(self, path: str, context: int, parallel: int, threads: int, out: int) -> None:
+        self.model = Model(path, threads)
+        self.length, self.out = context, out
+        self.outbox: list[wire.Reply] = []
+        self.inbox: SimpleQueue[wire.Request] = SimpleQueue()
+        self.lock = threading.Lock()  # writes
+        batch = _BATCH if os.path.getsize(path) < _LARGE else _BATCH // 4
+        # A batch must hold a token of every sample.
+        self.slots = Slots(self.model, parallel, context, max(batch, parallel), self.outbox.append)
+        self.slots.try_out()
+        self.tasks: deque[tuple[int, Iterator[wire.Reply | None]]] = deque()
+        self.scorer: Scorer | None = None
+        self.embedder: Embedder | None = None
 
-    def __init__(self, model: str, context: int, parallel: int, threads: int) -> None:
-        # Set before llama.cpp loads OpenMP: waiting threads must not spin, the cores are shared.
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        import httpx
-        import xllamacpp
+    def run(self) -> None:
+        while True:
+            try:
+                while True:
+                    self.accept(self.inbox.get(block=not self.slots.busy and not self.tasks))
+            except Empty:
+                pass
+            if self.slots.busy:
+                self.slots.step()
+            if self.tasks:
+                self.turn()
+            self.flush()
 
-        llama: Any = xllamacpp  # its names come from a compiled module without stubs
+    def accept(self, request: wire.Request) -> None:
+        if isinstance(request, wire.Cancel):
+            self.slots.cancel(set(request.ids))
+            self.tasks = deque(t for t in self.tasks if t[0] not in request.ids)
+        elif isinstance(request, wire.Generate):
+            self.slots.add(Job(request.id, request.request, request.stream))
+        elif isinstance(request, wire.Scoring):
+            self.tasks.append((request.id, self.score(request)))
+        elif isinstance(request, wire.Embed):
+            self.tasks.append((request.id, self.embed(request)))
 
-        self.folder = tempfile.TemporaryDirectory(prefix="phikit-")
-        socket = os.path.join(self.folder.name, "s.sock")
-        params = llama.CommonParams()
-        params.model.path = model
-        params.n_ctx = context * parallel  # llama.cpp divides it by the slots
-        params.n_parallel = parallel
-        params.cpuparams.n_threads = threads
-        params.cpuparams_batch.n_threads = threads
-        params.hostnames = [socket]
-        params.cache_ram_mib = 0  # prompts are cached in their slots; a second cache only takes memory
-        params.ui = False
-        params.verbosity = -1
-        self.server = llama.Server(params)
-        self.http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=socket), base_url="http://worker", timeout=None, trust_env=False
-        )
-        self.pool = ThreadPoolExecutor(parallel)
-        self.light = ThreadPoolExecutor(1)  # tokenization never waits behind completions
+    def turn(self) -> None:
+        """One batch of the oldest score or embedding request."""
+        number, task = self.tasks[0]
+        try:
+            reply = next(task)
+        except ValueError as e:
+            reply = wire.Fault(number, str(e), True)
+        except RuntimeError as e:
+            reply = wire.Fault(number, str(e), False)
+        if reply is not None:
+            self.outbox.append(reply)
+            self.tasks.popleft()
 
-    def answer(self, request: dict[str, Any]) -> Any:
-        if request["op"] == "complete":
-            return self.complete(request["body"], frozenset(request.get("until", ())))
-        if request["op"] == "tokenize":
-            body = {"content": request["text"], "add_special": False, "parse_special": request["special"]}
-            return self.post("/tokenize", body)["tokens"]
-        if request["op"] == "detokenize":
-            return self.post("/detokenize", {"tokens": request["ids"]})["content"]
-        raise ValueError(f"unknown op {request['op']!r}")
+    def score(self, request: wire.Scoring) -> Iterator[wire.Reply | None]:
+        self.scorer = self.scorer or Scorer(self.model, self.length)
+        computed = 0
+        for step in self.scorer.score(request.requests):
+            if isinstance(step, int):
+                computed += step
+                yield None
+            else:
+                yield wire.Value(request.id, step, computed)
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        reply = self.http.post(path, json=body)
-        if reply.status_code != 200:
-            raise ValueError(f"{path}: {reply.text[:500]}")
-        return reply.json()
+    def embed(self, request: wire.Embed) -> Iterator[wire.Reply | None]:
+        self.embedder = self.embedder or Embedder(self.model, self.length)
+        vectors, computed = [], 0
+        for i, text in enumerate(request.texts):
+            ids = self.model.encode(text, special=False, whole=True)
+            if not ids or len(ids) > self.length:
+                raise ValueError(
+                    f"text {i} has {len(ids)} tokens; an embedding takes 1 to {self.length} (the context)"
+                )
+            vectors.append(self.embedder.embed(ids))
+            computed += len(ids)
+            yield None
+        yield wire.Value(request.id, vectors, computed)
 
-    def complete(self, body: dict[str, Any], until: frozenset[int]) -> dict[str, Any]:
-        """One sample. `until`: ids that end it although llama.cpp does not know them as ends."""
-        if not until:
-            reply = _good(self.server.handle_completions(body))
-            choice, usage = reply["choices"][0], reply["usage"]
-            cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
-            steps = choice["logprobs"]["content"]
-            return {
-                **_steps(steps),
-                "text": choice["text"],
-                "finish": choice["finish_reason"],
-                "cached": cached,
-            }
-        return self.stream(body, until)
+    def light(self, request: wire.Encode | wire.Decode) -> wire.Reply:
+        if isinstance(request, wire.Decode):
+            if any(not 0 <= i < self.model.n_vocab for i in request.ids):
+                return wire.Fault(request.id, f"a token id is not in 0 to {self.model.n_vocab - 1}", True)
+            data = b"".join(map(self.model.piece, request.ids))
+            return wire.Value(request.id, data.decode("utf-8", "replace"))
+        ids: list[int] = []
+        for text, special in request.parts:
+            ids += self.model.encode(text, special=special)
+        return wire.Value(request.id, ids)
 
-    def stream(self, body: dict[str, Any], until: frozenset[int]) -> dict[str, Any]:
-        steps: list[dict[str, Any]] = []
-        text: list[str] = []
-        state: dict[str, Any] = {"finish": None, "cached": 0, "error": None}
+    def flush(self) -> None:
+        if self.outbox:
+            self.write(self.outbox)
+            self.outbox.clear()
 
-        def take(chunk: Any) -> bool:
-            if isinstance(chunk, dict) and "error" in chunk:
-                state["error"] = chunk["error"]
-                return True
-            for part in chunk if isinstance(chunk, list) else [chunk]:
-                usage = part.get("usage") or {}
-                state["cached"] = usage.get("prompt_tokens_details", {}).get("cached_tokens", state["cached"])
-                for choice in part.get("choices", ()):
-                    text.append(choice.get("text") or "")
-                    state["finish"] = choice.get("finish_reason") or state["finish"]
-                    for step in (choice.get("logprobs") or {}).get("content", ()):
-                        steps.append(step)
-                        if step["id"] in until:
-                            state["finish"] = "until"
-                            return True
-            return False
-
-        options = {"include_usage": True}
-        self.server.handle_completions({**body, "stream": True, "stream_options": options}, take)
-        if state["error"]:
-            raise ValueError(_message(state["error"]))
-        return {**_steps(steps), "text": "".join(text), "finish": state["finish"], "cached": state["cached"]}
-
-
-def _steps(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "tokens": [s["id"] for s in steps],
-        "logprobs": [s["logprob"] for s in steps],
-        "top": [s["top_logprobs"][0]["id"] if s.get("top_logprobs") else s["id"] for s in steps],
-    }
-
-
-def _good(reply: Any) -> dict[str, Any]:
-    if "error" in reply:
-        raise ValueError(_message(reply["error"]))
-    return reply
+    def write(self, replies: list[wire.Reply]) -> None:
+        data = memoryview(wire.frames(replies))
+        with self.lock:
+            while data:
+                data = data[os.write(self.out, data) :]
 
 
-def _message(error: Any) -> str:
-    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+def _read(worker: Worker) -> None:
+    """Takes requests until stdin closes (the parent ended), then ends the process at once: running batches and
+    llama.cpp's destructors are not waited for."""
+    import msgspec
+
+    decoder = msgspec.msgpack.Decoder(wire.Request)
+    while (body := wire.read_frame(sys.stdin.buffer)) is not None:
+        request = decoder.decode(body)
+        if isinstance(request, wire.Encode | wire.Decode):
+            worker.write([worker.light(request)])
+        else:
+            worker.inbox.put(request)
+    os._exit(0)
+
+
+def _watch(parent: int) -> None:
+    """Another process may hold the write end of stdin (a fork of the parent), so the parent is looked for too."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK)
+    os._exit(0)
 
 
 def main() -> None:
-    """Reads requests until stdin closes (the parent ended), then exits at once."""
+    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes stdin
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    out = os.dup(1)
     os.dup2(2, 1)  # what llama.cpp prints must not mix with the replies
-    lock = threading.Lock()
-
-    def say(reply: dict[str, Any]) -> None:
-        with lock:
-            out.write(json.dumps(reply) + "\n")
-            out.flush()
-
-    model, context, parallel, threads = sys.argv[1], *(int(a) for a in sys.argv[2:5])
+    path, context, parallel, threads = sys.argv[1], *(int(a) for a in sys.argv[2:5])
+    signal.alarm(_PATIENCE + os.path.getsize(path) // _SLOWEST)  # some damaged files make llama.cpp loop
     try:
-        worker = Worker(model, context, parallel, threads)
+        worker = Worker(path, context, parallel, threads, out)
     except Exception as e:
-        say({"error": f"{type(e).__name__}: {e}"})
+        os.write(out, wire.frames([wire.Fault(0, f"{type(e).__name__}: {e}", True)]))
         return
-    say({"ready": True})
-    waiting: dict[int, Future[None]] = {}
-
-    def work(request: dict[str, Any]) -> None:
-        try:
-            say({"id": request["id"], "result": worker.answer(request)})
-        except Exception as e:
-            say({"id": request["id"], "error": f"{e}"})
-
-    for line in sys.stdin:
-        request = json.loads(line)
-        if request["op"] == "cancel":
-            for i in request["ids"]:
-                if i in waiting:
-                    waiting[i].cancel()
-            continue
-        pool = worker.pool if request["op"] == "complete" else worker.light
-        i = request["id"]
-        waiting[i] = future = pool.submit(work, request)
-        future.add_done_callback(lambda _, i=i: waiting.pop(i, None))
-    worker.folder.cleanup()
-    # Running completions and llama.cpp's destructors are not waited for.
-    os._exit(0)
+    signal.alarm(0)
+    worker.write([wire.Ready()])
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    threading.Thread(target=_read, args=(worker,), daemon=True).start()
+    try:
+        worker.run()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # llama.cpp's own threads would make an ordinary exit an abort
 
 
 if __name__ == "__main__":

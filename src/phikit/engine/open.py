@@ -1,26 +1,46 @@
-"""`open_engine("smollm2" | "runs/nano/sft" | "model.gguf" | "http://host:8000/v1#model")`."""
+"""`open_engine("smollm2" | "runs/nano/sft" | "model.gguf" | "torch:model.gguf" | "http://host:8000/v1#model")`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from phikit.engine.base import Engine
 from phikit.store.teacher import named_model
 
+Kind = Literal["torch", "llama"]
+
 
 def open_engine(
-    spec: str, *, context: int | None = None, parallel: int = 1, threads: int | None = None
+    spec: str,
+    *,
+    context: int | None = None,
+    parallel: int = 1,
+    threads: int | None = None,
+    kind: Kind | None = None,
 ) -> Engine:
     """The engine of a named model, a checkpoint folder (`hf/` inside, or itself with config.json), a GGUF
-    file or an endpoint. `context`, `parallel` and `threads` are for GGUF only. Raises FileNotFoundError or
+    file or an endpoint. A GGUF runs in llama.cpp; with `kind` "torch", or "torch:" before `spec`, as a torch
+    network in fp32. `context`, `parallel` and `threads` are for llama.cpp only. Raises FileNotFoundError or
     ValueError."""
+    before, colon, rest = spec.partition(":")
+    if colon and before in ("torch", "llama"):
+        if kind is not None and kind != before:
+            raise ValueError(f"{spec}: asks for the engine {before}, the caller for {kind}")
+        spec, kind = rest, before
     if spec.startswith(("http://", "https://")):
+        if kind is not None:
+            raise ValueError(f"{spec}: an endpoint is no {kind} engine")
         from phikit.engine.remote import RemoteEngine
 
         return RemoteEngine.from_spec(spec)
     path = Path(spec)
     folder = path / "hf" if (path / "hf" / "config.json").is_file() else path
     if (folder / "config.json").is_file():
+        if kind == "llama":
+            raise ValueError(
+                f"{spec}: llama.cpp runs GGUF files: `phikit export --to gguf` makes one of a folder"
+            )
         from phikit.engine.torch_engine import TorchEngine
 
         return TorchEngine.from_folder(folder)
@@ -34,6 +54,10 @@ def open_engine(
                 f"{spec}: not a model; give a checkpoint folder, a .gguf file, http://host/v1#model or a name"
             )
         path = named_model(spec)
+    if kind == "torch":
+        from phikit.engine.torch_engine import TorchEngine
+
+        return TorchEngine.from_gguf(path)
     from phikit.engine.llama import LlamaEngine
 
     return LlamaEngine(path, context=context, parallel=parallel, threads=threads)

@@ -60,6 +60,8 @@ class ScriptedEngine:
 
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, list[Completion]]]:
         for index, request in enumerate(requests):
+            if request.top_logprobs or request.prompt_logprobs:
+                raise ValueError("ScriptedEngine has no top_logprobs and no prompt_logprobs")
             if len(request.prompt) + 1 > self.info.context:
                 raise PromptTooLong(f"a prompt of {len(request.prompt)} tokens, context {self.info.context}")
             self._counter.prefilled += len(request.prompt)

@@ -1,18 +1,18 @@
-"""The live batch of `TorchEngine`: samples, prompts computed once, and slots that share one column of the cache."""
+"""Samples that are being drawn: their tokens so far, what ends them, and the row each one reads from."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
-from phikit.engine.base import Counter, GenRequest
-from phikit.model.transformer import KVCache, Transformer
+from phikit.engine.base import GenRequest
+from phikit.engine.prefill import Kept
+from phikit.engine.rows import COLUMNS, Rows, grown
+from phikit.engine.sampling import pick, uniforms
 from phikit.records.types import Finish
-
-PREFILL_TOKENS = 16_384  # prompts computed in one forward pass
 
 
 @dataclass(eq=False)
@@ -20,171 +20,96 @@ class Sample:
     request: int
     number: int
     spec: GenRequest
-    key: int
+    limit: int  # most tokens, by max_tokens and the context
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    top: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     finish: Finish = "length"
     cut: int | None = None
 
 
-@dataclass
-class Prefilled:
-    """A prompt's cache, [layers][K, L, H] pairs, and the hidden state after its last token, [D]."""
-
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
-    hidden: torch.Tensor
-    length: int
-
-
-class Prompts:
-    """Samples that wait, in order; prompts are computed shortly before they are needed, equal ones once."""
-
-    def __init__(self, model: Transformer, counter: Counter, requests: Sequence[GenRequest]) -> None:
-        self.model, self.counter, self.requests = model, counter, requests
-        self.queue = deque((i, j) for i, r in enumerate(requests) for j in range(r.n))
-        self.ready: dict[tuple[int, ...], Prefilled] = {}
-
-    @property
-    def left(self) -> int:
-        return len(self.queue)
-
-    def take(self, n: int) -> list[tuple[Sample, Prefilled]]:
-        fresh = []
-        while self.queue and len(fresh) < n:
-            i, j = self.queue[0]
-            spec = self.requests[i]
-            if spec.prompt not in self.ready:
-                if fresh:  # compute the next prompts in one pass, when slots are free again
-                    break
-                self.prefill()
-            self.queue.popleft()
-            fresh.append((Sample(i, j, spec, sample_key(spec.seed, j)), self.ready[spec.prompt]))
-        return fresh
-
-    def prefill(self) -> None:
-        prompts: dict[tuple[int, ...], None] = {}
-        tokens = 0
-        for i, _ in self.queue:
-            p = self.requests[i].prompt
-            if p in prompts:
-                continue
-            tokens += len(p)
-            if prompts and tokens > PREFILL_TOKENS:
-                break
-            prompts[p] = None
-        self.ready = {}
-        # Sorted by length in groups of similar size: right padding is computed and thrown away.
-        for group in by_tokens(sorted(prompts, key=len), PREFILL_TOKENS // 4):
-            self.ready.update(_prefill(self.model, group))
-            self.counter.prefilled += sum(map(len, group))
-
-
-def _prefill(model: Transformer, prompts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Prefilled]:
-    width = max(map(len, prompts))
-    caches = _caches(model, len(prompts), width)
-    tokens = torch.tensor([[*p, *[0] * (width - len(p))] for p in prompts])
-    mask = torch.ones(width, width, dtype=torch.bool).tril()[None, None]
-    hidden = model.extend(tokens, torch.arange(width).expand(len(prompts), width), caches, 0, mask)
-    return {
-        p: Prefilled(
-            [c.k[b, :, : len(p)] for c in caches],
-            [c.v[b, :, : len(p)] for c in caches],
-            hidden[b, len(p) - 1],
-            len(p),
-        )
-        for b, p in enumerate(prompts)
-    }
-
-
 class Slots:
-    """The live batch: caches [B, K, S, H] a layer, all slots at the same column."""
+    """`size` samples at most; `stops[i]` are the token ids that end samples of request i. Slot numbers are the
+    first index of the tensors here and do not change while a sample lives."""
 
-    def __init__(self, model: Transformer, slots: int, longest: int) -> None:
-        self.model, self.size, self.longest = model, slots, longest
-        self.capacity = 2 * longest + 1  # room to refill before the columns must be moved down
-        self.caches = _caches(model, slots, self.capacity)
-        self.column = longest  # prompts are placed to end here
-        self.live: list[Sample] = []
-        self.start = torch.zeros(0, dtype=torch.long)  # first own column of each live slot
-        self.position = torch.zeros(0, dtype=torch.long)
-        self.hidden = torch.zeros(0, model.config.width)
+    def __init__(self, rows: Rows, size: int, stops: Sequence[tuple[int, ...]]) -> None:
+        self.rows, self.size, self.vocab = rows, size, rows.net.config.vocab
+        self.live: dict[int, Sample] = {}
+        self.wants_top = False
+        self.free = list(range(size))[::-1]
+        self.tokens = torch.zeros(size, COLUMNS, dtype=torch.long)
+        self.logprobs = torch.zeros(size, COLUMNS)
+        self.drawn, self.limit, self.kind, self.row = torch.zeros(4, size, dtype=torch.long).unbind()
+        self.key = np.zeros(size, dtype=np.uint64)
+        kinds = {stop: i for i, stop in enumerate(dict.fromkeys(stops))}
+        self.kinds = [kinds[stop] for stop in stops]
+        self.stop = torch.zeros(max(1, len(kinds)), self.vocab, dtype=torch.bool)
+        for stop, i in kinds.items():
+            self.stop[i, [t for t in stop if 0 <= t < self.vocab]] = True
 
-    def room(self) -> int:
-        return self.size - len(self.live)
+    def admit(self, fresh: Sequence[tuple[Sample, Kept, torch.Tensor]]) -> None:
+        """New samples, each with its prompt and the hidden state after it."""
+        opened: dict[tuple[Kept, float, float], int] = {}
+        for s, prompt, hidden in fresh:
+            r, how = s.spec, (prompt, s.spec.temperature, s.spec.top_p)
+            if how not in opened:
+                opened[how] = self.rows.open(prompt, hidden, len(r.prompt), r.temperature, r.top_p)
+            slot = self.free.pop()
+            self.live[slot] = s
+            self.wants_top = self.wants_top or r.top_logprobs > 0
+            self.drawn[slot], self.limit[slot], self.kind[slot] = 0, s.limit, self.kinds[s.request]
+            self.row[slot], self.key[slot] = opened[how], sample_key(r.seed, s.number)
 
-    def admit(self, fresh: Sequence[tuple[Sample, Prefilled]]) -> None:
-        first = len(self.live)
-        for b, (_, p) in enumerate(fresh, first):
-            for c, k, v in zip(self.caches, p.keys, p.values):
-                c.k[b, :, self.column - p.length : self.column] = k
-                c.v[b, :, self.column - p.length : self.column] = v
-        lengths = torch.tensor([p.length for _, p in fresh])
-        self.live += [s for s, _ in fresh]
-        self.start = torch.cat([self.start, self.column - lengths])
-        self.position = torch.cat([self.position, lengths])
-        self.hidden = torch.cat([self.hidden, torch.stack([p.hidden for _, p in fresh])])
+    def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One token for every sample: slots, ids, and whether a stop id or the limit ends the sample."""
+        slots, rows = torch.tensor(list(self.live)), self.rows
+        logits = rows.net.logits(rows.hidden[: rows.n])
+        drawn, row = self.drawn[slots], self.row[slots]
+        u = torch.from_numpy(uniforms(self.key[slots.numpy()], drawn.numpy()))
+        ids, logprobs = pick(logits, rows.temperature[: rows.n], rows.top_p[: rows.n], u, row)
+        if self.wants_top:
+            self._note_top(logits)
+        if int(drawn.max()) == self.tokens.shape[1]:
+            self.tokens, self.logprobs = (
+                grown(x.T, 2 * x.shape[1]).T.contiguous() for x in (self.tokens, self.logprobs)
+            )
+        self.tokens[slots, drawn] = ids
+        self.logprobs[slots, drawn] = logprobs
+        self.drawn[slots] = drawn + 1
+        return slots, ids, self.stop[self.kind[slots], ids] | (drawn + 1 >= self.limit[slots])
 
-    def advance(self, ids: torch.Tensor) -> None:
-        """Runs one token for every live slot (finished ones too: they are dropped right after)."""
-        if self.column + 1 > self.capacity:
-            self._move_down()
-        n, low = len(self.live), int(self.start.min())
-        caches = [KVCache(c.k[:n, :, low:], c.v[:n, :, low:]) for c in self.caches]
-        at = self.column - low
-        columns = torch.arange(low, self.column + 1)
-        mask = (columns[None] >= self.start[:, None])[:, None, None]
-        self.hidden = self.model.extend(ids[:, None], self.position[:, None], caches, at, mask)[:, 0]
-        self.column += 1
-        self.position = self.position + 1
+    def read(self, slot: int) -> Sample:
+        """The sample of a slot with its tokens so far; says whether the last one is a stop id."""
+        s, n = self.live[slot], int(self.drawn[slot])
+        s.tokens, s.logprobs = self.tokens[slot, :n].tolist(), self.logprobs[slot, :n].tolist()
+        s.finish = "stop" if s.tokens[-1] in s.spec.stop_ids else s.finish
+        return s
 
-    def drop(self, finished: Sequence[Sample], *, more: bool) -> None:
-        """Frees the slots of finished samples. Live slots move up to stay the first rows."""
-        gone = {id(s) for s in finished}
-        keep = [b for b, s in enumerate(self.live) if id(s) not in gone]
-        n = len(keep)
-        holes = [b for b in range(n) if id(self.live[b]) in gone]
-        movers = [b for b in keep if b >= n]
-        order = list(range(n))
-        for hole, mover in zip(holes, movers):
-            order[hole] = mover
-            for c in self.caches:
-                low = int(self.start[mover])
-                c.k[hole, :, low : self.column] = c.k[mover, :, low : self.column]
-                c.v[hole, :, low : self.column] = c.v[mover, :, low : self.column]
-        self.live = [self.live[b] for b in order]
-        index = torch.tensor(order, dtype=torch.long)
-        self.start, self.position, self.hidden = self.start[index], self.position[index], self.hidden[index]
+    def advance(self, slots: torch.Tensor, ids: torch.Tensor, ended: torch.Tensor) -> None:
+        """Ends samples and runs the tokens of the others through the network."""
+        for slot in slots[ended].tolist():
+            del self.live[slot]
+            self.free.append(slot)
+        self.wants_top = self.wants_top and any(s.spec.top_logprobs for s in self.live.values())
+        slots, ids = slots[~ended], ids[~ended]
+        # Samples of one row that drew the same token go on as one row.
+        paths, mine = np.unique((self.row[slots] * self.vocab + ids).numpy(), return_inverse=True)
+        row = self.rows.branch(paths // self.vocab)
+        self.row[slots] = torch.from_numpy(row[mine])
+        if len(row):
+            tokens = np.empty(len(row), dtype=np.int64)
+            tokens[row] = paths % self.vocab
+            self.rows.advance(torch.from_numpy(tokens))
 
-    def _move_down(self) -> None:
-        """Moves the live columns to the low end, with room below the new column for the longest prompt."""
-        low, high = int(self.start.min()), self.column
-        self.column = max(high - low, self.longest)
-        shift = high - self.column
-        for c in self.caches:
-            for x in (c.k, c.v):
-                x[:, :, low - shift : self.column] = x[:, :, low:high].clone()
-        self.start = self.start - shift
-
-
-def _caches(model: Transformer, rows: int, columns: int) -> list[KVCache]:
-    c = model.config
-    shape = (rows, c.kv_heads, columns, c.head_dim)
-    return [KVCache(torch.zeros(shape), torch.zeros(shape)) for _ in range(c.layers)]
-
-
-def by_tokens(rows: Sequence[tuple[int, ...]], most: int) -> Iterator[list[tuple[int, ...]]]:
-    """Runs of rows whose padded size stays under `most` tokens."""
-    batch: list[tuple[int, ...]] = []
-    longest = 0
-    for row in rows:
-        if batch and max(longest, len(row)) * (len(batch) + 1) > most:
-            yield batch
-            batch, longest = [], 0
-        batch.append(row)
-        longest = max(longest, len(row))
-    if batch:
-        yield batch
+    def _note_top(self, logits: torch.Tensor) -> None:
+        """The most probable tokens of this step, for the samples that ask for them."""
+        some = [(slot, s) for slot, s in self.live.items() if s.spec.top_logprobs]
+        most = min(max(s.spec.top_logprobs for _, s in some), logits.shape[1])
+        rows = self.row[[slot for slot, _ in some]]
+        values, ids = torch.log_softmax(logits[rows], -1).topk(most)
+        for (_, s), v, i in zip(some, values.tolist(), ids.tolist()):
+            k = s.spec.top_logprobs
+            s.top.append(tuple(zip(i[:k], v[:k])))
 
 
 def sample_key(seed: int, number: int) -> int:

@@ -1,40 +1,44 @@
-"""Chat templates of other people's models, run in jinja2's immutable sandbox."""
+"""Chat templates of other people's models. They are programs of strangers: they run in a child process with little
+time and memory, in jinja2's immutable sandbox (`template_child.py`)."""
 
 from __future__ import annotations
 
+import atexit
+import json
+import os
 import re
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from contextlib import suppress
+from typing import Any
 
 from phikit.records.types import Turn
+from phikit.text.tokenizer import Tokenizer
 
+MAX_SOURCE = 1 << 18  # characters; the longest published templates have about 20,000
 # Two private-use characters mark where a turn's text held a special-token string.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 
 
 class ChatTemplate:
-    """A Jinja chat template (`tokenizer_config.json` or GGUF) and the special tokens of its model."""
+    """A Jinja chat template (`tokenizer_config.json` or GGUF) and the special tokens of its model. Raises
+    ValueError where the template is no Jinja."""
 
     def __init__(self, source: str, bos: str, eos: str, specials: Sequence[str]) -> None:
-        from jinja2 import TemplateError, TemplateSyntaxError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        self.error = TemplateError
-        env = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        env.globals["raise_exception"] = _refuse
-        env.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        try:
-            self.template = env.from_string(source)
-        except TemplateSyntaxError as e:
-            raise ValueError(f"chat template, line {e.lineno}: {e.message}") from e
-        self.bos, self.eos, self.specials = bos, eos, tuple(specials)
+        if len(source) > MAX_SOURCE:
+            raise ValueError(f"chat template: {len(source):,} characters; {MAX_SOURCE:,} are the most")
+        self.source, self.bos, self.eos, self.specials = source, bos, eos, tuple(specials)
+        reply = _child.ask({"source": source, "bos": bos, "eos": eos, "messages": None})
+        if "error" in reply:
+            raise ValueError(f"chat template, {reply['error']}")
 
     def render(self, turns: Sequence[Turn]) -> Iterator[tuple[str, bool]]:
         """Pieces (text, special): where `special` is True, special-token strings are tokens. There is one
         piece unless a turn's content holds such a string; that string becomes a piece of its own with
-        False."""
+        False. Raises ValueError where the template refuses the conversation, fails, or takes too much time
+        or memory."""
         found = re.compile(
             "|".join(re.escape(s) for s in sorted(self.specials, key=len, reverse=True)) or r"(?!)"
         )
@@ -45,22 +49,92 @@ class ChatTemplate:
             return f"{_OPEN}{len(marked) - 1}{_CLOSE}"
 
         messages = [{"role": t.role, "content": found.sub(mark, _plain(t.content))} for t in turns]
-        try:
-            text = self.template.render(
-                messages=messages, add_generation_prompt=True, bos_token=self.bos, eos_token=self.eos
-            )
-        except self.error as e:
-            raise ValueError(f"the model's chat template refuses this conversation: {e}") from e
-        for i, piece in enumerate(re.split(f"{_OPEN}([0-9]+){_CLOSE}", text)):
-            if piece:
-                yield (marked[int(piece)], False) if i % 2 else (piece, True)
+        reply = _child.ask({"source": self.source, "bos": self.bos, "eos": self.eos, "messages": messages})
+        if "error" in reply:
+            raise ValueError(f"the model's chat template refuses this conversation: {reply['error']}")
+        for i, piece in enumerate(re.split(f"{_OPEN}([0-9]+){_CLOSE}", reply["text"])):
+            if i % 2 and int(piece) < len(marked):
+                yield marked[int(piece)], False
+            elif piece and not i % 2:
+                yield piece, True
+
+
+class FileChat:
+    """Conversations as a file's own template says, in the ids of its tokenizer. `stop_ids` end a turn."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, stop_ids: Sequence[int]) -> None:
+        self.tokenizer, self.template, self.stop_ids = tokenizer, template, tuple(stop_ids)
+        names = sorted(tokenizer.special_ids, key=len, reverse=True)
+        self._special = re.compile("(" + "|".join(map(re.escape, names)) + ")" if names else r"((?!))")
+
+    def render(self, turns: Sequence[Turn]) -> list[int]:
+        """Raises ValueError where the model has no template, or the template refuses."""
+        if self.template is None:
+            raise ValueError("the model has no chat template; it is a base model: use encode()")
+        ids: list[int] = []
+        for text, special in self.template.render(turns):
+            ids += self._encode(text) if special else self.tokenizer.encode(text)
+        return ids
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for i, piece in enumerate(self._special.split(text)):
+            if i % 2:
+                ids.append(self.tokenizer.special_ids[piece])
+            elif piece:
+                ids += self.tokenizer.encode(piece)
+        return ids
+
+
+class _Child:
+    """The process, started at the first template and again after one that ended it. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.owner = 0
+
+    def ask(self, request: dict[str, Any]) -> dict[str, str]:
+        with self.lock:
+            if self.process is None or self.owner != os.getpid():  # a fork has not its parent's child
+                self.process, self.owner = self._start(), os.getpid()
+            assert self.process.stdin
+            assert self.process.stdout
+            line = b""
+            try:
+                with suppress(BrokenPipeError):
+                    self.process.stdin.write(json.dumps(request).encode() + b"\n")
+                    self.process.stdin.flush()
+                    line = self.process.stdout.readline()
+            except BaseException:  # Ctrl-C: the answer would be taken for that of the next request
+                self.stop()
+                raise
+            if not line.endswith(b"\n"):
+                self.stop()
+                return {"error": "it takes too much time or memory"}
+            return json.loads(line)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "phikit.engine.template_child"]
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def stop(self) -> None:
+        if self.process is not None and self.owner == os.getpid():
+            assert self.process.stdin
+            assert self.process.stdout
+            self.process.kill()
+            self.process.wait()
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
+            self.process.stdout.close()
+        self.process = None
+
+
+_child = _Child()
+atexit.register(_child.stop)
 
 
 def _plain(text: str) -> str:
     return text.replace(_OPEN, "").replace(_CLOSE, "")
-
-
-def _refuse(message: str) -> None:
-    from jinja2 import TemplateError
-
-    raise TemplateError(message)

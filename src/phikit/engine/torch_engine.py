@@ -1,9 +1,9 @@
-"""TorchEngine: our own checkpoints and Hugging Face folders, with a KV cache and continuous batching.
+"""TorchEngine: our own checkpoints and Hugging Face folders, with a prefix trie and continuous batching.
 
-All samples of a call share one batch of slots. Every slot writes its next key and value into the same column of
-the cache; a slot's own columns are a range [start, column], so prompts of unequal length need no scatter and a
-finished slot is refilled at once. A prompt is computed once for all its samples. In fp32 a sample depends on its
-request's seed alone, not on its neighbours in the batch: its t-th draw uses the uniform number hash(seed, j, t).
+Every prefix that requests of a call share is computed once (`trie.py`, `prefill.py`). All samples share one batch
+of rows (`slots.py`): a finished row is refilled at once, and a prompt is kept once for all its samples
+(`prefixes.py`). In fp32 a sample depends on its request's seed alone, not on its neighbours in the batch: its t-th
+draw uses the uniform number hash(seed, j, t).
 """
 
 from __future__ import annotations
@@ -11,42 +11,88 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 
-from phikit.engine.base import Counter, EngineInfo, GenRequest, PromptTooLong, ScoreRequest, Usage
-from phikit.engine.sampling import pick, uniforms
-from phikit.engine.slots import Prompts, Sample, Slots, by_tokens
-from phikit.model.logprob import token_logprobs
+from phikit.engine.base import Counter, EngineInfo, GenRequest, Piece, PromptTooLong, ScoreRequest, Usage
+from phikit.engine.network import Network
+from phikit.engine.pieces import Pieces
+from phikit.engine.prefill import Prefill
+from phikit.engine.prefixes import Groups
+from phikit.engine.prompts import Prompts
+from phikit.engine.rows import Rows
+from phikit.engine.slots import Sample, Slots
+from phikit.engine.targets import Targets
+from phikit.engine.template import FileChat
+from phikit.engine.trie import build_trie
 from phikit.model.transformer import Transformer
 from phikit.records.types import Completion, Score, Turn
 from phikit.text import chat
 from phikit.text.tokenizer import Tokenizer
 
-SLOTS = 256  # samples decoded at once
-SCORE_TOKENS = 16_384
+SLOTS = 1024  # samples decoded at once
+LANES = 16  # samples that share one copy of their prompt
+CACHE_BYTES = 4 << 30  # keys and values of the live batch: fewer samples at once where they would need more
 
 
 class TorchEngine:
-    """Implements `Engine` on a Transformer in fp32 (numerics exact-fp32)."""
+    """Implements `Engine` on a Transformer; numerics exact-fp32, or bf16 where the weights are."""
 
     def __init__(
-        self, model: Transformer, tokenizer: Tokenizer, name: str = "model", slots: int = SLOTS
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        name: str = "model",
+        slots: int = SLOTS,
+        cache_bytes: int = CACHE_BYTES,
+        *,
+        source: str | None = None,
+        dialog: FileChat | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.slots = model.eval(), tokenizer, slots
+        """`source` is the numerics class of rounded weights in a file (`gguf:Q4_1`). `dialog` renders conversations
+        in place of Phi-4's chat format."""
+        self.dialog = dialog
+        self.model, self.tokenizer, self.slots, self.cache_bytes = model.eval(), tokenizer, slots, cache_bytes
         c = model.config
-        self.info = EngineInfo(name, c.context, c.vocab, "exact-fp32")
+        with torch.inference_mode():
+            self.network = Network(model)
+        numerics = "bf16" if self.network.dtype == torch.bfloat16 else "exact-fp32"
+        if source is not None:  # computed exactly, from weights that the file rounded
+            numerics = f"{numerics.removeprefix('exact-')}-of-{source}"
+        self.info = EngineInfo(name, c.context, c.vocab, numerics)
         self._counter = Counter()
 
     @classmethod
-    def from_folder(cls, path: Path) -> TorchEngine:
-        """A checkpoint folder of ours (with `hf/`) or a Hugging Face folder."""
-        from phikit.model.hf import load_hf
+    def from_folder(cls, path: Path, *, bf16: bool = False) -> TorchEngine:
+        """A checkpoint folder of ours (with `hf/`) or a Hugging Face folder. `bf16` rounds the weights: twice the
+        speed of large networks on a CPU with bf16 instructions, at another class of numerics."""
+        from phikit.engine.chat_files import chat_of_folder
+        from phikit.model.hf_read import load_hf
 
         folder = path / "hf" if (path / "hf").is_dir() else path
-        model, _ = load_hf(folder)
-        return cls(model, Tokenizer.load(folder), name=str(path))
+        model, _ = load_hf(folder, dtype="bf16" if bf16 else "fp32")
+        tokenizer = Tokenizer.load(folder)
+        return cls(model, tokenizer, name=str(path), dialog=chat_of_folder(folder, tokenizer))
+
+    @classmethod
+    def from_gguf(cls, path: Path, *, bf16: bool = False) -> TorchEngine:
+        """A GGUF of architecture phi3 or llama, dequantized: its numerics are fp32-of-gguf:<type>. Raises ValueError
+        where the architecture, a key or the tokenizer is of another kind."""
+        from phikit.engine.chat_files import chat_of_gguf
+        from phikit.engine.gguf_meta import read_meta
+        from phikit.model.gguf_header import read_gguf_header
+        from phikit.model.gguf_read import load_gguf
+        from phikit.model.gguf_tokenizer import read_tokenizer
+
+        meta = read_meta(path)
+        try:
+            tokenizer = read_tokenizer(read_gguf_header(path).keys)
+        except ValueError as e:
+            raise ValueError(f"{path}: {e}") from e
+        model, _ = load_gguf(path, dtype="bf16" if bf16 else "fp32")
+        return cls(
+            model, tokenizer, name=f"{path.stem}@{meta.fingerprint}", source=f"gguf:{meta.file_type}",
+            dialog=chat_of_gguf(meta, tokenizer),
+        )  # fmt: skip
 
     @property
     def usage(self) -> Usage:
@@ -59,69 +105,73 @@ class TorchEngine:
         return self.tokenizer.decode(ids)
 
     def render(self, turns: Sequence[Turn]) -> list[int]:
+        if self.dialog is not None:
+            return self.dialog.render(turns)
         return list(chat.render(self.tokenizer, turns, open_assistant=True).tokens)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        return chat.stop_ids(self.tokenizer)
+        return chat.stop_ids(self.tokenizer) if self.dialog is None else self.dialog.stop_ids
 
     def close(self) -> None: ...
 
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, list[Completion]]]:
+        self._check(requests)
+        done: dict[int, dict[int, Completion]] = {i: {} for i in range(len(requests))}
+        prompts = Prompts(self.network, self._counter, requests, self.info.context)
+        for s in self._decode(requests, prompts):
+            echo = prompts.prompt_logprobs(s.spec)
+            done[s.request][s.number] = Completion(
+                self._text(s), tuple(s.tokens), tuple(s.logprobs), s.finish, tuple(s.top), echo
+            )
+            if len(done[s.request]) == requests[s.request].n:
+                ready = done.pop(s.request)
+                yield s.request, [ready[j] for j in sorted(ready)]
+
+    def stream(self, request: GenRequest) -> Iterator[Piece]:
+        """One sample, token by token; sample 0 of what `generate` gives for the request."""
+        self._check([request])
+        if request.n != 1 or request.prompt_logprobs:
+            raise ValueError("stream gives one sample and no prompt_logprobs; use generate")
+        pieces, finish = Pieces(request.stop), None
+        prompts = Prompts(self.network, self._counter, [request], self.info.context)
+        for s in self._decode([request], prompts, watch=True):
+            token = s.tokens[-1]
+            text = pieces.add(b"" if token in request.stop_ids else self.tokenizer.token_bytes(token))
+            if s.finish == "stop" or len(s.tokens) == s.limit:
+                text, finish = text + pieces.end(), s.finish
+            yield Piece(text, (token,), (s.logprobs[-1],), finish, tuple(s.top[-1:]))
+
+    @torch.inference_mode()
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Every token that requests share from their beginning is computed once. The last token of a continuation
+        is never an input, so continuations that differ only there (the letters of a multiple-choice question)
+        cost nothing beyond their context."""
         for i, r in enumerate(requests):
-            if r.grammar is not None:
-                raise ValueError("TorchEngine does not do grammars; use a GGUF engine")
+            self._check_score(i, r)
+        inputs = [(r.context + r.continuation)[:-1] for r in requests]
+        trie = build_trie(inputs, [len(r.context) - 1 for r in requests])
+        targets = Targets(self.network)
+        for i, (r, nodes) in enumerate(zip(requests, trie.nodes)):
+            targets.add(i, nodes, r.continuation)
+        targets.ready()
+        for first, hidden in Prefill(self.network, trie, self._counter):
+            targets.take(first, hidden)
+        spans = [targets.spans[i] for i in range(len(requests))]
+        return [
+            Score(float(targets.values[s].sum()), bool(targets.greedy[s].all()), s.stop - s.start)
+            for s in spans
+        ]
+
+    def _check(self, requests: Sequence[GenRequest]) -> None:
+        for i, r in enumerate(requests):
+            if r.grammar is not None or r.json_schema is not None:
+                raise ValueError("TorchEngine does not do grammars nor JSON schemas; use a GGUF engine")
             if not r.prompt or len(r.prompt) + 1 > self.info.context:
                 raise PromptTooLong(
                     f"request {i}: a prompt of {len(r.prompt)} tokens; {self.info.name} takes "
                     f"1 to {self.info.context - 1}"
                 )
-        done: dict[int, dict[int, Completion]] = {i: {} for i in range(len(requests))}
-        for sample, completion in self._decode(requests):
-            done[sample.request][sample.number] = completion
-            if len(done[sample.request]) == requests[sample.request].n:
-                ready = done.pop(sample.request)
-                yield sample.request, [ready[j] for j in sorted(ready)]
-
-    def stream(self, request: GenRequest) -> Iterator[str]:
-        """Pieces of text of one sample as they are generated; together they are the text of `generate`."""
-        text, shown = "", 0
-        for sample in self._decode_samples([request], watch=True):
-            text = self._text(sample)
-            if (settled := _settled(text, request.stop)) > shown:
-                yield text[shown:settled]
-                shown = settled
-        yield text[shown:]
-
-    @torch.inference_mode()
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """The last token of a continuation is never an input, so continuations that differ only there (the
-        letters of a multiple-choice question) share one row."""
-        for i, r in enumerate(requests):
-            self._check_score(i, r)
-        rows: dict[tuple[int, ...], list[int]] = {}  # input row -> requests that need it
-        for i, r in enumerate(requests):
-            rows.setdefault((r.context + r.continuation)[:-1], []).append(i)
-        results: list[Score | None] = [None] * len(requests)
-        for batch in by_tokens(sorted(rows, key=len, reverse=True), SCORE_TOKENS):
-            hidden = self._forward(batch)
-            users = [(b, i) for b, row in enumerate(batch) for i in rows[row]]
-            where = [(b, t) for b, i in users for t in _span(requests[i])]
-            row, at = (torch.tensor(x) for x in zip(*where))
-            targets = torch.tensor([t for _, i in users for t in requests[i].continuation])
-            logprobs, greedy = self._against_head(hidden[row, at], targets)
-            a = 0
-            for _, i in users:
-                z = a + len(requests[i].continuation)
-                results[i] = Score(float(logprobs[a:z].sum()), bool(greedy[a:z].all()), z - a)
-                a = z
-        return results  # type: ignore[return-value]
-
-    def _against_head(self, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """float64 log-probabilities of targets [N], and whether each is the arg-max."""
-        head = self.model.head_weight
-        best = torch.cat([F.linear(h, head).argmax(-1) for h in hidden.split(4096)])
-        return token_logprobs(hidden, head, targets).double(), best == targets
 
     def _check_score(self, i: int, r: ScoreRequest) -> None:
         n = len(r.context) + len(r.continuation)
@@ -131,17 +181,7 @@ class TorchEngine:
                 f"and a continuation of at least one token, {self.info.context} together"
             )
 
-    def _forward(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        width = max(map(len, rows))
-        tokens = torch.tensor([[*r, *[0] * (width - len(r))] for r in rows])
-        self._counter.prefilled += sum(map(len, rows))
-        return self.model(tokens, torch.arange(width).expand(len(rows), width), None)
-
     # -- decoding ---------------------------------------------------------------------------------------------
-
-    def _decode(self, requests: Sequence[GenRequest]) -> Iterator[tuple[Sample, Completion]]:
-        for s in self._decode_samples(requests):
-            yield s, Completion(self._text(s), tuple(s.tokens), tuple(s.logprobs), s.finish)
 
     def _text(self, sample: Sample) -> str:
         tokens = sample.tokens
@@ -150,75 +190,55 @@ class TorchEngine:
         return self.tokenizer.decode(tokens)[: sample.cut]
 
     @torch.inference_mode()
-    def _decode_samples(self, requests: Sequence[GenRequest], watch: bool = False) -> Iterator[Sample]:
+    def _decode(
+        self, requests: Sequence[GenRequest], prompts: Prompts, watch: bool = False
+    ) -> Iterator[Sample]:
         """Finished samples; with `watch` every sample after each of its tokens (for streaming)."""
-        longest = max((len(r.prompt) + r.max_tokens for r in requests), default=0)
-        slots = min(self.slots, sum(r.n for r in requests))
-        state = Slots(self.model, slots, min(longest, self.info.context))
-        waiting = Prompts(self.model, self._counter, requests)
+        texts = any(r.stop for r in requests)
+        state = self._slots(requests, prompts)
         while True:
-            if state.room() and (fresh := waiting.take(state.room())):
-                state.admit(fresh)
+            fresh = prompts.take(len(state.free))
+            yield from (
+                s for s, _, _ in fresh if s.limit == 0
+            )  # asked for the prompt's log-probabilities alone
+            state.admit([f for f in fresh if f[0].limit > 0])
             if not state.live:
-                return
-            finished = self._step(state)
+                if not prompts.left:
+                    return
+                continue
+            slots, ids, ended = state.draw()
+            self._counter.generated += len(slots)
+            for i, slot in enumerate(slots.tolist()) if watch or texts else ():
+                s = state.live[slot]
+                if watch or s.spec.stop:
+                    state.read(slot)
+                    if s.finish == "length" and self._stopped(s):
+                        s.finish = "stop"
+                        ended[i] = True
             if watch:
-                yield from (s for s in state.live if s not in finished)
-            yield from finished
-            if finished:
-                state.drop(finished, more=waiting.left > 0)
+                yield from state.live.values()
+            else:
+                yield from [state.read(slot) for slot in slots[ended].tolist()]
+            state.advance(slots, ids, ended)
 
-    def _step(self, state: Slots) -> list[Sample]:
-        """Samples one token for every live slot, ends those that are done, and runs the others one step on."""
-        live = state.live
-        logits = F.linear(state.hidden, self.model.head_weight).float()
-        temperature = torch.tensor([s.spec.temperature for s in live])
-        top_p = torch.tensor([s.spec.top_p for s in live])
-        keys, drawn = (
-            np.array([s.key for s in live], dtype=np.uint64),
-            np.array([len(s.tokens) for s in live]),
-        )
-        ids, logprobs = pick(logits, temperature, top_p, torch.from_numpy(uniforms(keys, drawn)))
-        finished = []
-        for s, token, logprob in zip(live, ids.tolist(), logprobs.tolist()):
-            s.tokens.append(token)
-            s.logprobs.append(logprob)
-            if self._ended(s):
-                finished.append(s)
-        self._counter.generated += len(live)
-        if len(finished) < len(live):
-            state.advance(ids)
-        return finished
-
-    def _ended(self, s: Sample) -> bool:
-        if s.tokens[-1] in s.spec.stop_ids:
-            s.finish = "stop"
-            return True
-        if s.spec.stop and self._stopped(s):
-            s.finish = "stop"
-            return True
-        full = len(s.spec.prompt) + len(s.tokens) >= self.info.context
-        return len(s.tokens) >= s.spec.max_tokens or full
+    def _slots(self, requests: Sequence[GenRequest], prompts: Prompts) -> Slots:
+        samples, unique = sum(r.n for r in requests), len({r.prompt for r in requests})
+        lanes = max(1, min(LANES, samples // max(1, unique)))
+        longest = max((len(r.prompt) for r in requests), default=1) - prompts.since
+        answers = (min(r.max_tokens, self.info.context - len(r.prompt)) for r in requests)
+        row = self.network.cache_bytes * (max(answers, default=0) + 2 * longest // lanes + 1)
+        size = max(1, min(self.slots, samples, self.cache_bytes // row))
+        rows = Rows(self.network, Groups(self.network, lanes, longest), prompts.root)
+        return Slots(rows, size, [r.stop_ids for r in requests])
 
     def _stopped(self, s: Sample) -> bool:
         """Whether a stop string is complete; notes where it begins. Only the newest tokens are decoded: a
         character is at most four byte tokens."""
+        if not s.spec.stop:
+            return False
         tail = self.tokenizer.decode(s.tokens[-4 * max(map(len, s.spec.stop)) :])
         if not any(x in tail for x in s.spec.stop):
             return False
         text = self.tokenizer.decode(s.tokens)
         s.cut = min(at for at in (text.find(x) for x in s.spec.stop) if at >= 0)
         return True
-
-
-def _span(r: ScoreRequest) -> range:
-    """Positions whose next token is a continuation token."""
-    return range(len(r.context) - 1, len(r.context) + len(r.continuation) - 1)
-
-
-def _settled(text: str, stop: Sequence[str]) -> int:
-    """How many characters are final: neither part of a character nor perhaps the begin of a stop string."""
-    if text.endswith("\ufffd"):
-        return 0
-    begins = (n for s in stop for n in range(1, len(s)) if text.endswith(s[:n]))
-    return len(text) - max(begins, default=0)

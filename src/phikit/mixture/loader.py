@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,15 @@ class Batch:
     segment: np.ndarray
     position: np.ndarray
     source: tuple[str, ...]  # per row
+
+    @property
+    def size(self) -> int:
+        """Tokens without padding."""
+        return int((self.segment >= 0).sum())
+
+    def parts(self, micro: int) -> Iterator[Batch]:
+        """Its forward passes: `micro` rows each."""
+        return (self.slice(a, a + micro) for a in range(0, len(self.tokens), micro))
 
     def slice(self, a: int, b: int) -> Batch:
         rows = slice(a, b)

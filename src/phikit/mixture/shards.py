@@ -53,17 +53,22 @@ def encode_documents(
     """Per document its ids with an end-of-text, and their loss weights. `weights` are (answer, other) of each:
     `meta["answers"]` holds character spans that count `answer`; all else, and the whole of a document without
     spans, counts `other`."""
-    encoded = tokenizer.encode_with_offsets([d.text for d in documents])
+    spans = [d.meta.get("answers") or () for d in documents]
+    plain = iter(tokenizer.encode_batch([d.text for d, s in zip(documents, spans) if not s]))
+    placed = iter(tokenizer.encode_with_offsets([d.text for d, s in zip(documents, spans) if s]))
+    end = tokenizer.end_of_text
     return [
-        _weighted(ids, offsets, d.meta.get("answers") or (), pair, tokenizer.end_of_text)
-        for d, (ids, offsets), pair in zip(documents, encoded, weights)
+        _weighted(*next(placed), s, pair, end) if s else _even(next(plain), pair, end)
+        for s, pair in zip(spans, weights)
     ]
+
+
+def _even(ids: list[int], weights: tuple[float, float], end: int) -> tuple[list[int], list[int]]:
+    return [*ids, end], [round(weights[1] * WEIGHT_SCALE)] * (len(ids) + 1)
 
 
 def _weighted(ids, offsets, spans, weights: tuple[float, float], end: int) -> tuple[list[int], list[int]]:
     high, low = (round(w * WEIGHT_SCALE) for w in weights)
-    if not spans:
-        return [*ids, end], [low] * (len(ids) + 1)
     own, left = [], sorted(spans, reverse=True)
     for a, b in offsets:  # tokens and spans both go from left to right
         while left and left[-1][1] <= a:

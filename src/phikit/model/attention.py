@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
@@ -14,15 +16,76 @@ def document_mask(segments_BT: torch.Tensor) -> torch.Tensor:
     return same & torch.ones(t, t, dtype=torch.bool, device=segments_BT.device).tril()
 
 
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of unequal length over one row of n tokens, so that no other part of the network computes padding, or a
+    token that several rows begin with more than once: attention alone sees [B, T] slots. m of the tokens are
+    queries, all n or those that are read in the end. Nothing that is read sees padding."""
+
+    token: torch.Tensor  # [B, T] the token in each slot; any one, where the slot is padding
+    slot: torch.Tensor  # [n] a slot b x T + t of each token
+    again: torch.Tensor  # the other slots that tokens are in
+    query: torch.Tensor  # [B, Q] which query is in each query slot; any one, where it is padding
+    place: torch.Tensor  # [m] the query slot b x Q + q where a query's output is taken
+    mask: torch.Tensor  # [B, 1, Q, T] bool
+
+
+class _Take(torch.autograd.Function):
+    """x [n, D] -> x[index], [B x T, D]. The gradient is taken from the slots; index_select's own backward would add
+    all of them one by one."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, index: torch.Tensor, slot: torch.Tensor, again: torch.Tensor | None):
+        ctx.save_for_backward(index, slot, again)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx, *grads: torch.Tensor):
+        index, slot, again = ctx.saved_tensors
+        g = grads[0].index_select(0, slot)
+        if again is not None and len(again):
+            g.index_add_(0, index[again], grads[0].index_select(0, again))
+        return g, None, None, None
+
+
+class _Return(torch.autograd.Function):
+    """x [B x Q, D] -> x[place], [m, D]; the gradient of all other slots is 0."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(place)
+        ctx.slots = x.shape[0]
+        return x.index_select(0, place)
+
+    @staticmethod
+    def backward(ctx, *grads: torch.Tensor):
+        g = grads[0]
+        return g.new_zeros(ctx.slots, g.shape[1]).index_copy_(0, ctx.saved_tensors[0], g), None
+
+
+def _attend_ragged(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Ragged) -> torch.Tensor:
+    b, h = rows.token.shape[0], q.shape[3]
+
+    def spread(x: torch.Tensor, index: torch.Tensor, slot: torch.Tensor, again=None) -> torch.Tensor:
+        flat = x[0].transpose(0, 1).reshape(-1, x.shape[1] * h)  # [1, N, n, H] -> [n, N x H]
+        slots = _Take.apply(flat, index.flatten(), slot, again)
+        return slots.view(b, -1, x.shape[1], h).transpose(1, 2)  # type: ignore[union-attr]
+
+    keys, values = (spread(x, rows.token, rows.slot, rows.again) for x in (k, v))
+    # A query in several slots is taken from one: the gradient of the others is 0.
+    out = attend(spread(q, rows.query, rows.place), keys, values, rows.mask)
+    flat = _Return.apply(out.transpose(1, 2).reshape(-1, q.shape[1] * h), rows.place)
+    return flat.view(1, -1, q.shape[1], h).transpose(1, 2)  # type: ignore[union-attr]
+
+
 def attend(
-    q_BNTH: torch.Tensor, k_BKSH: torch.Tensor, v_BKSH: torch.Tensor, mask: torch.Tensor | None
+    q_BNTH: torch.Tensor, k_BKSH: torch.Tensor, v_BKSH: torch.Tensor, mask: torch.Tensor | Ragged | None
 ) -> torch.Tensor:
     """Softmax attention with scale H^-0.5; K key/value heads serve N query heads. `mask` None means causal
     over equal lengths. Returns [B, N, T, H]."""
+    if isinstance(mask, Ragged):
+        return _attend_ragged(q_BNTH, k_BKSH, v_BKSH, mask)
     groups = q_BNTH.shape[1] // k_BKSH.shape[1]
-    if groups > 1 and q_BNTH.shape[2] == 1:  # decoding: the query heads of a kv head stand in for its queries
-        b, n, _, h = q_BNTH.shape
-        return attend(q_BNTH.view(b, n // groups, groups, h), k_BKSH, v_BKSH, mask).view(b, n, 1, h)
     if groups > 1:
         k_BKSH, v_BKSH = (x.repeat_interleave(groups, dim=1) for x in (k_BKSH, v_BKSH))
     dtype = q_BNTH.dtype

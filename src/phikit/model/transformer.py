@@ -8,13 +8,12 @@ parallelism, no loss and no tokenizer. Shapes: B batch, T time, D width, N heads
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from phikit.model.attention import attend, document_mask
+from phikit.model.attention import Ragged, attend, document_mask
 from phikit.model.config import ModelConfig
 
 
@@ -43,14 +42,6 @@ def rotate(x_BNTH: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
     return x_BNTH * cos + torch.cat((-b, a), dim=-1) * sin
 
 
-@dataclass
-class KVCache:
-    """Keys and values of one layer: [B, K, S_max, H] each, `S` of them filled."""
-
-    k: torch.Tensor
-    v: torch.Tensor
-
-
 class Attention(nn.Module):
     def __init__(self, c: ModelConfig) -> None:
         super().__init__()
@@ -60,18 +51,18 @@ class Attention(nn.Module):
         self.v = nn.Linear(c.width, c.kv_heads * c.head_dim, bias=False)
         self.o = nn.Linear(c.heads * c.head_dim, c.width, bias=False)
 
-    def forward(self, x_BTD, rope, mask, cache: KVCache | None = None, at: int = 0) -> torch.Tensor:
+    def forward(self, x_BTD, rope, mask, read: torch.Tensor | None = None) -> torch.Tensor:
+        """`read` [m]: the positions that ask, so that the outputs are [B, m, D]; without it all."""
         b, t, _ = x_BTD.shape
-        q = self.q(x_BTD).view(b, t, self.heads, self.head_dim).transpose(1, 2)
+        asking = x_BTD if read is None else x_BTD.index_select(1, read)
+        q = self.q(asking).view(b, -1, self.heads, self.head_dim).transpose(1, 2)
         k = self.k(x_BTD).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
         v = self.v(x_BTD).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
         cos, sin = rope
-        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
-        if cache is not None:
-            cache.k[:, :, at : at + t], cache.v[:, :, at : at + t] = k, v
-            k, v = cache.k[:, :, : at + t], cache.v[:, :, : at + t]
+        q_rope = rope if read is None else (cos.index_select(2, read), sin.index_select(2, read))
+        q, k = rotate(q, *q_rope).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
         out = attend(q, k, v, mask)
-        return self.o(out.transpose(1, 2).reshape(b, t, -1))
+        return self.o(out.transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -93,8 +84,9 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(c.width, c.norm_eps)
         self.mlp = MLP(c)
 
-    def forward(self, x, rope, mask, cache: KVCache | None = None, at: int = 0) -> torch.Tensor:
-        x = x + self.attn(self.attn_norm(x), rope, mask, cache, at)
+    def forward(self, x, rope, mask, read: torch.Tensor | None = None) -> torch.Tensor:
+        attended = self.attn(self.attn_norm(x), rope, mask, read)
+        x = (x if read is None else x.index_select(1, read)) + attended
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -105,7 +97,9 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.vocab, config.width)
+        # Not nn.Embedding(V, D): drawing its default weights on the meta device imports torch._dynamo and sympy,
+        # 800 modules and 50 MB.
+        self.embed = nn.Embedding.from_pretrained(torch.empty(config.vocab, config.width), freeze=False)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab, bias=False)
@@ -115,33 +109,29 @@ class Transformer(nn.Module):
         return self.embed.weight if self.head is None else self.head.weight
 
     def forward(
-        self, tokens_BT: torch.Tensor, positions_BT: torch.Tensor, segments_BT: torch.Tensor | None
-    ) -> torch.Tensor:
-        """`segments_BT` None: one document a row, plain causal attention."""
-        mask = None if segments_BT is None else document_mask(segments_BT)
-        cos, sin = rope_table(positions_BT, self.config.head_dim, self.config.rope_base)
-        rope = cos[:, None], sin[:, None]
-        x = self.embed(tokens_BT)
-        for block in self.blocks:
-            x = block(x, rope, mask)
-        return self.norm(x)
-
-    def extend(
         self,
         tokens_BT: torch.Tensor,
         positions_BT: torch.Tensor,
-        caches: list[KVCache],
-        at: int,
-        mask: torch.Tensor,
+        segments_BT: torch.Tensor | None,
+        mask: torch.Tensor | Ragged | None = None,
+        read: tuple[torch.Tensor, torch.Tensor | Ragged] | None = None,
     ) -> torch.Tensor:
-        """Hidden states of T further tokens on top of `at` cached ones; fills the caches. `mask` is
-        [B, 1, T, at + T] bool."""
+        """`segments_BT` None: one document a row, plain causal attention. `mask` stands in place of segments
+        where rows are not documents: [B, 1, T, T] bool, or `Ragged` rows in one row of tokens. `read`: positions
+        [m] whose hidden states are wanted, [B, m, D], and the mask of these queries; the last block computes
+        nothing but keys and values for the others."""
+        if mask is None and segments_BT is not None:
+            mask = document_mask(segments_BT)
         cos, sin = rope_table(positions_BT, self.config.head_dim, self.config.rope_base)
         rope = cos[:, None], sin[:, None]
         x = self.embed(tokens_BT)
-        for block, cache in zip(self.blocks, caches):
-            x = block(x, rope, mask, cache, at)
-        return self.norm(x)
+        if read is None:
+            for block in self.blocks:
+                x = block(x, rope, mask)
+            return self.norm(x)
+        for block in self.blocks[:-1]:
+            x = block(x, rope, mask)
+        return self.norm(self.blocks[-1](x, rope, read[1], read[0]))
 
 
 def build(config: ModelConfig, seed: int) -> Transformer:

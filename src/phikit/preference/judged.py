@@ -1,15 +1,17 @@
 """Judged pairs (report section 4.2): several whole answers per prompt, ranked; the better becomes `chosen`.
 
-Two sets as in the report: `accuracy` (the right answer over the wrong one) and `overall` (the mean of accuracy,
-style and detail decides). Ties are dropped.
+Two sets as in the report: `accuracy` (the more accurate answer) and `overall` (the mean of accuracy, style and
+detail decides). Ties are dropped. Where a judge gave marks in two orders of the answers, both must agree.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
+from phikit.ask.teacher import Teacher
 from phikit.engine.base import Engine, GenRequest
 from phikit.jobs.progress import bar
 from phikit.preference.rollouts import Question
@@ -32,7 +34,8 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of a responder: text, ids (end of turn included), whether it ended by itself."""
+    """An answer of a responder: text, ids of the model to be trained (end of turn included), whether it ended by
+    itself."""
 
     text: str
     tokens: tuple[int, ...]
@@ -40,7 +43,17 @@ class Reply:
     responder: str
 
 
-Judge = Callable[[Question, Sequence[Reply]], list[Marks]]
+@dataclass
+class PairCounts:
+    """What became of all pairs of answers to one prompt. `position`: the judge changed its mind with the order of
+    the answers, which counts as a tie."""
+
+    made: dict[str, int] = field(default_factory=lambda: {"accuracy": 0, "overall": 0})
+    same_text: int = 0
+    ties: int = 0
+    position: int = 0
+    cut_chosen: int = 0
+    beyond_most: int = 0
 
 
 def answers(
@@ -71,40 +84,137 @@ def answers(
     return out
 
 
-def pairs(
-    question: Question, replies: Sequence[Reply], marks: Sequence[Marks], *, most: int, margin: float = 1e-9
-) -> list[Preference]:
-    """At most `most` pairs of a question, widest margin first. A pair whose accuracies differ belongs to the
-    accuracy set, one that only `overall` tells apart to the overall set. Cut answers are never chosen."""
-    ranked = []
-    for (r1, m1), (r2, m2) in combinations(zip(replies, marks), 2):
-        if r1.tokens == r2.tokens:
-            continue
-        (better, mb), (worse, mw) = ((r1, m1), (r2, m2)) if _key(m1) > _key(m2) else ((r2, m2), (r1, m1))
-        by = "accuracy" if mb.accuracy > mw.accuracy else "overall"
-        gap = mb.accuracy - mw.accuracy if by == "accuracy" else mb.overall - mw.overall
-        if gap <= margin or not better.stopped:
-            continue
-        ranked.append((gap, _pair(question, better, worse, by, mb, mw)))
-    ranked.sort(key=lambda x: (-x[0], x[1].id))
-    out: list[Preference] = []
-    used: set[tuple[int, ...]] = set()
-    for _, pair in ranked:
-        if len(out) < most and not {pair.chosen_ids, pair.rejected_ids} <= used:
-            out.append(pair)
-            used |= {pair.chosen_ids, pair.rejected_ids}
+def teacher_answers(
+    teacher: Teacher,
+    questions: Sequence[Question],
+    encode: Callable[[str], Sequence[int]],
+    end: int,
+    *,
+    responder: str,
+    n: int,
+    temperature: float,
+    max_tokens: int,
+    seed: int,
+) -> dict[str, list[Reply]]:
+    """As `answers`, of any teacher (another engine or an endpoint), logged by it. Its text becomes ids of the model to
+    be trained: `encode`, and the id `end` of the end of turn. Refused, failed and empty answers are left out."""
+
+    async def ask_all():
+        return await asyncio.gather(
+            *(
+                teacher.chat(q.turns, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+                for q in questions
+            )
+        )
+
+    out: dict[str, list[Reply]] = {}
+    for q, given in zip(questions, teacher.run(ask_all())):
+        out[q.id] = []
+        for a in given:
+            text, stopped = a.text.strip(), a.finish == "stop"
+            if text and a.finish in ("stop", "length"):
+                ids = (*encode(text), *((end,) if stopped else ()))
+                out[q.id].append(Reply(text, ids, stopped, responder))
     return out
 
 
-def _key(m: Marks) -> tuple[float, float]:
-    return m.accuracy, m.overall
+def pairs(
+    question: Question,
+    replies: Sequence[Reply],
+    marks: Sequence[Marks],
+    *,
+    most: int,
+    again: Sequence[Marks] = (),
+    overall: int | None = None,
+    counts: PairCounts | None = None,
+    kind: str = "judged",
+) -> list[Preference]:
+    """The pairs of a question, widest margin first. `again`: marks of the same replies given in the opposite order.
+
+    At most `most` pairs. One whose accuracies differ belongs to the accuracy set; one that only the overall mark
+    tells apart to the overall set. With `overall` a number the two sets are the report's: at most `most` pairs
+    labelled by accuracy and, beside them, at most `overall` labelled by the overall mark alone. Answers cut by the
+    token limit are never chosen, and no two pairs of a set are made of the same two texts."""
+    counts = counts or PairCounts()
+    rounds = [marks, again] if again else [marks]
+    ranked: list[tuple[float, Preference]] = []
+    by_overall: list[tuple[float, Preference]] = []
+    for i, j in combinations(range(len(replies)), 2):
+        if replies[i].tokens == replies[j].tokens:
+            counts.same_text += 1
+            continue
+        accuracy = [r[i].accuracy - r[j].accuracy for r in rounds]
+        mean = [r[i].overall - r[j].overall for r in rounds]
+        if overall is None:
+            by = "accuracy" if any(accuracy) else "overall"
+            _rank(
+                ranked,
+                question,
+                replies,
+                rounds,
+                (i, j),
+                by,
+                accuracy if any(accuracy) else mean,
+                counts,
+                kind,
+            )
+        else:
+            _rank(ranked, question, replies, rounds, (i, j), "accuracy", accuracy, counts, kind)
+            _rank(by_overall, question, replies, rounds, (i, j), "overall", mean, counts, kind)
+    made = _take(ranked, most, counts)
+    return made if overall is None else made + _take(by_overall, overall, counts, made)
 
 
-def _pair(q: Question, better: Reply, worse: Reply, by: str, mb: Marks, mw: Marks) -> Preference:
+def _rank(
+    ranked, question, replies, rounds, pair, by: str, gaps: Sequence[float], counts: PairCounts, kind
+) -> None:
+    """Adds the pair of replies to `ranked` where all rounds prefer the same one."""
+    signs = {(g > _TIE) - (g < -_TIE) for g in gaps}
+    if signs == {0}:
+        counts.ties += 1
+    elif len(signs) > 1:
+        counts.position += 1
+    else:
+        better, worse = pair if signs == {1} else pair[::-1]
+        if not replies[better].stopped:
+            counts.cut_chosen += 1
+            return
+        gap = sum(abs(g) for g in gaps) / len(gaps)
+        mb, mw = (_mean([r[k] for r in rounds]) for k in (better, worse))
+        made = _pair(question, replies[better], replies[worse], by, mb, mw, kind)
+        ranked.append((gap, made))
+
+
+_TIE = 1e-9  # marks are means of integers: a smaller difference is rounding
+
+
+def _take(ranked, most: int, counts: PairCounts, before: Sequence[Preference] = ()) -> list[Preference]:
+    out: list[Preference] = []
+    used: set[tuple[int, ...]] = set()
+    taken = {(p.chosen_ids, p.rejected_ids) for p in before}
+    for _, pair in sorted(ranked, key=lambda x: (-x[0], x[1].id)):
+        sides = {pair.chosen_ids, pair.rejected_ids}
+        if len(out) >= most or sides <= used or (pair.chosen_ids, pair.rejected_ids) in taken:
+            counts.beyond_most += 1
+            continue
+        out.append(pair)
+        used |= sides
+        counts.made[pair.meta["by"]] += 1
+    return out
+
+
+def _mean(marks: Sequence[Marks]) -> Marks:
+    n = len(marks)
+    return Marks(
+        sum(m.accuracy for m in marks) / n, sum(m.style for m in marks) / n, sum(m.detail for m in marks) / n
+    )
+
+
+def _pair(q: Question, better: Reply, worse: Reply, by: str, mb: Marks, mw: Marks, kind) -> Preference:
     meta = {
         "question": q.id, "kind": q.kind, "by": by, "responders": [better.responder, worse.responder],
         "marks_chosen": [mb.accuracy, mb.style, mb.detail], "marks_rejected": [mw.accuracy, mw.style, mw.detail],
     }  # fmt: skip
     return Preference(
-        q.turns, (), better.tokens, worse.tokens, better.text, worse.text, "judged", meta, parents=(q.id,)
+        q.turns, (), better.tokens, worse.tokens, better.text, worse.text, kind, meta, parents=(q.id,)
     )

@@ -30,6 +30,8 @@ def run_benchmark(name: str, arguments: Sequence[str], *, only_json: bool) -> in
     """Runs a benchmark in a process of its own; returns its exit status. With `only_json` its last line alone
     is printed on stdout, the lines before it on stderr."""
     known = benchmarks()
+    if name not in known and f"{name}_text" in known:  # tokenize.py would shadow Python's own module
+        name = f"{name}_text"
     if name not in known:
         raise ValueError(f"no benchmark {name!r} (known: {', '.join(known) or 'none'})")
     command = [sys.executable, str(folder() / f"{name}.py"), *arguments]

@@ -111,7 +111,9 @@ def layout_remarks(recipe: Recipe) -> tuple[str, ...]:
             remarks.append(
                 f"error: {name}.batch {train.batch} is not a multiple of layout.fsdp {layout.fsdp}"
             )
-        elif train and train.micro and (train.batch // layout.fsdp) % train.micro:
+        elif (
+            train and train.micro and not isinstance(train, Dpo) and train.batch // layout.fsdp % train.micro
+        ):
             each = train.batch // layout.fsdp
             remarks.append(f"error: {name}.micro {train.micro} does not divide the {each} rows of a rank")
     return tuple(remarks)
@@ -160,7 +162,7 @@ def _line(recipe: Recipe, name: str) -> Line:
     if name == "mixture":
         return Line(name, ", ".join(f"{k} {v:.0%}" for k, v in section.fractions.items()))
     if name == "pivotal":
-        what = f"{show_count(section.questions)} questions, {section.rollouts} rollouts per estimate"
+        what = f"{show_count(section.questions)} questions, at most {section.rollouts} rollouts a side"
         return Line(name, what, tokens=section.budget or None)
     if name == "judged":
         most = section.prompts * section.samples * section.max_tokens

@@ -205,15 +205,38 @@ class Midtrain(Train):
     keep_optimizer: bool = True
 
 
-class Sft(Train):
+Adapted = Literal["q", "k", "v", "o", "gate", "up", "down"]
+
+
+class Lora(Section):
+    """Low-rank adapters are trained in place of all weights; written as a PEFT folder and merged into hf/."""
+
+    rank: Rows = 16
+    alpha: Positive | None = None  # adapters are scaled by alpha / rank; without it 2 x rank
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: tuple[Adapted, ...] = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+class PostTrain(Train):
+    lora: Lora | None = None  # without it all parameters are trained, as in the report
+
+    @model_validator(mode="after")
+    def _adapters(self) -> PostTrain:
+        if self.lora and self.optimizer != "adamw":
+            raise ValueError("lora trains with optimizer adamw: muon is for whole matrices")
+        return self
+
+
+class Sft(PostTrain):
     """Report section 4.1: loss on assistant turns only."""
 
     tokens: Count
     replay: Fractions = {}  # shares of pretraining sources kept in the mix; the rest are dialogs
 
 
-class Dpo(Train):
-    """Report sections 4.2 and 4.3: the reference is the model that enters the stage."""
+class Dpo(PostTrain):
+    """Report sections 4.2 and 4.3: the reference is the model that enters the stage. `batch` counts pairs, `micro`
+    rows of context tokens, which hold many pairs: they share the tokens of their prompt and prefix."""
 
     epochs: Positive = 1.0
     beta: Positive = 0.1
@@ -227,13 +250,15 @@ class Pivotal(Section):
 
     questions: Rows
     gap: Share = 0.2
-    rollouts: Rows = 32  # per estimate of p(success)
+    error: Share = 0.05  # false discovery rate of the tokens and pairs listed
+    rollouts: Rows = 64  # most on each side of one decision
     trajectories: Rows = 2  # answers searched per question
     low: Share = 0.2  # questions below or above these are left out
     high: Share = 0.8
     temperature: Positive = 1.0
+    top_p: Share = 1.0
     max_tokens: Rows = 64
-    budget: Count = 0  # generated tokens; 0: no bound
+    budget: Count = 0  # processed tokens, generated and prefilled; 0: no bound
 
 
 class Judged(Section):
@@ -242,10 +267,13 @@ class Judged(Section):
     prompts: Rows
     samples: Annotated[Count, Field(ge=2)] = 4  # answers of the model that enters dpo2
     others: Count = 0  # and of the SFT model ("any vs any")
+    responders: tuple[str, ...] = ()  # further ones: a GGUF, a checkpoint folder, a URL; `samples` answers each
     pairs: Rows = 2  # most pairs of a prompt
+    overall: Count | None = None  # beside `pairs` by accuracy so many by the overall mark (the report's two sets)
     temperature: Positive = 1.0
     max_tokens: Rows = 64
     judge: str = "verifier"  # verifier, teacher, or the URL of an endpoint
+    swap: bool = True  # ask the judge in both orders of the answers; where it disagrees with itself is a tie
 
 
 class Eval(Section):

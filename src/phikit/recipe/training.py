@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from phikit.mixture.loader import Loader, open_sources
 from phikit.mixture.order import Phase
 from phikit.model.config import ModelConfig
-from phikit.model.hf import load_hf, save_hf
+from phikit.model.hf import save_hf
+from phikit.model.hf_read import load_hf
 from phikit.model.transformer import Transformer
 from phikit.records.ids import seed_of
 from phikit.text.tokenizer import Tokenizer
+from phikit.train import lora
 from phikit.train.objectives import DirectPreference, LanguageModeling, Rows
 from phikit.train.optim import OptimConfig
 from phikit.train.trainer import TrainConfig, Trainer, write_log
@@ -35,9 +37,8 @@ def model_config(ctx: StageContext) -> ModelConfig:
 
 def network_of(ctx: StageContext, stage: str) -> Transformer:
     """The network that stage `stage` left, at this stage's context and RoPE base."""
-    before, old = load_hf(ctx.inputs[stage].path / "hf")
-    model = Transformer(replace(old, context=ctx.config.context, rope_base=ctx.config.rope_base))
-    model.load_state_dict(before.state_dict())
+    model, old = load_hf(ctx.inputs[stage].path / "hf")
+    model.config = replace(old, context=ctx.config.context, rope_base=ctx.config.rope_base)
     return model
 
 
@@ -46,7 +47,9 @@ def train_config(ctx: StageContext, steps: int, rows: int, micro: int) -> TrainC
     optim = OptimConfig(c.optimizer, c.lr, c.matrix_lr, c.weight_decay, tuple(c.betas), c.eps)
     decay = 1.0 - c.warmup if c.decay is None else c.decay
     precision = ctx.recipe.layout.precision
-    return TrainConfig(steps, rows, micro, optim, c.warmup, decay, c.final_lr, c.clip, precision)
+    return TrainConfig(
+        steps, rows, micro, optim, c.warmup, decay, c.final_lr, c.clip, precision, seed=ctx.seed
+    )
 
 
 def language_rows(ctx: StageContext, phases: Mapping[float, Mapping[str, float]], steps: int) -> Loader:
@@ -77,16 +80,26 @@ def train(
     config: TrainConfig,
     optim_state: list[dict] | None = None,
     keep_optimizer: bool = False,
+    base: str = "",
 ) -> dict[str, Any]:
-    """Runs the trainer and writes hf/, metrics.jsonl and, with `keep_optimizer`, the optimizer's moments."""
+    """Runs the trainer and writes hf/, metrics.jsonl and, with `keep_optimizer`, the optimizer's moments. Where the
+    stage has `lora`, adapters on the model of stage `base` are trained, written to adapter/ and merged into hf/."""
+    keys = getattr(ctx.config, "lora", None)
+    adapters = lora.LoRAConfig(keys.rank, keys.alpha, keys.dropout, keys.targets) if keys else None
+    if adapters:
+        lora.wrap(model, adapters, ctx.seed)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     trainer = Trainer(model, objective, rows, config, ctx.work, optim_state)
     log = trainer.run(ctx.name)
+    if adapters:
+        lora.save_adapter(model, adapters, ctx.out / "adapter", f"{base}/hf")
+        lora.merge(model)
     save_hf(model, Tokenizer.load(ctx.file("tokenizer", "tokenizer.json")), ctx.out / "hf")
     write_log(ctx.out / "metrics.jsonl", log)
     if keep_optimizer:
         save_optimizer(ctx.out / OPTIM_FILE, trainer.optimizers.state_dict())
     return {
-        "steps": trainer.step, "tokens": trainer.tokens, "parameters": model.config.parameters,
+        "steps": trainer.step, "tokens": trainer.tokens, "parameters": model.config.parameters, "trained": trained,
         "loss_first": log[0]["loss"], "loss_last": log[-1]["loss"],
     }  # fmt: skip
 

@@ -60,12 +60,16 @@ class Dialog:
 class Completion:
     """What an engine generated: text without the stop token, its ids (stop token included when one was
     sampled), the log-probability of each id under the sampling distribution's temperature-1 model, and why
-    it ended (`stop`: a stop token or string; `length`: cut by max_tokens)."""
+    it ended (`stop`: a stop token or string; `length`: cut by max_tokens). Where the request asked for them:
+    `top`, for each id the most probable (id, log-probability) pairs in its place, and `prompt_logprobs`, of the
+    prompt's second to last token."""
 
     text: str
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Finish
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
+    prompt_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,11 @@ def from_row(kind: type[R], row: Mapping[str, Any]) -> R:
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(row) - known):
         raise ValueError(f"a {kind.__name__} row has unknown columns {unknown}; known are {sorted(known)}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
+    return kind(**{k: _tuples(v) for k, v in row.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def _turn(value: Turn | Mapping[str, Any]) -> Turn:

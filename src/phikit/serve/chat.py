@@ -102,7 +102,8 @@ def _answer(engine: Engine, turns: list[Turn], out: TextIO, notes: TextIO) -> st
 def _pieces(engine: Engine, request: GenRequest) -> Iterator[str]:
     """Text as it is generated where the engine can stream, else the whole answer."""
     if (stream := getattr(engine, "stream", None)) is not None:
-        yield from stream(request)
+        for piece in stream(request):
+            yield piece if isinstance(piece, str) else piece.text
         return
     for _, completions in engine.generate([request]):
         yield completions[0].text

@@ -10,13 +10,14 @@ import base64
 import gzip
 import hashlib
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
-from phikit.text.tokenizer import END_OF_TEXT, IM_END, IM_SEP, IM_START, SPLIT, Tokenizer
+from phikit.text.tokenizer import END_OF_TEXT, IM_END, IM_SEP, IM_START, SPLIT, Tokenizer, byte_letters
 
 SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 RANKS = 100_256
@@ -45,7 +46,7 @@ SPECIALS = (
 def find_ranks() -> bytes:
     """The verified text of `cl100k_base.tiktoken` (a base64 token and its rank a line).
 
-    Looks at $PHIKIT_CL100K, $TIKTOKEN_CACHE_DIR, then the packages of `CARRIERS`. Raises ValueError where
+    Looks at $PHIKIT_CL100K, tiktoken's cache folders, then the packages of `CARRIERS`. Raises ValueError where
     $PHIKIT_CL100K names another file's content, FileNotFoundError where no source has the ranks.
     """
     if named := os.environ.get("PHIKIT_CL100K"):
@@ -72,8 +73,10 @@ def find_ranks() -> bytes:
 
 
 def _places() -> Iterator[tuple[str, Path | None]]:
-    cache = os.environ.get("TIKTOKEN_CACHE_DIR")
-    yield "$TIKTOKEN_CACHE_DIR", Path(cache, CACHED) if cache else None
+    for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
+        folder = os.environ.get(variable)
+        yield f"${variable}", Path(folder, CACHED) if folder else None
+    yield "tiktoken's cache folder", Path(tempfile.gettempdir(), "data-gym-cache", CACHED)
     for distribution, package, file in CARRIERS:
         spec = find_spec(package)  # finds a top-level package without importing it
         folders = list(spec.submodule_search_locations or ()) if spec else []
@@ -105,7 +108,7 @@ def build(ranks: bytes | None = None) -> Tokenizer:
 
     by_bytes = read_ranks(find_ranks() if ranks is None else ranks)
     assert list(by_bytes.values()) == list(range(RANKS))
-    letters = _byte_letters()
+    letters = byte_letters()
     names = {token: "".join(letters[b] for b in token) for token in by_bytes}
     merges = [tuple(names[part] for part in _split(token, by_bytes)) for token in by_bytes if len(token) > 1]
     vocab = {names[token]: rank for token, rank in by_bytes.items()}
@@ -135,10 +138,3 @@ def _split(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
         i = pairs.index(best)
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
     return parts[0], parts[1]
-
-
-def _byte_letters() -> list[str]:
-    """The byte-level alphabet: a printable Latin-1 byte is itself, the others are letters from U+0100 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(b if b in printable else next(others)) for b in range(256)]

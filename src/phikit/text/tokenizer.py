@@ -12,13 +12,12 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from phikit.records.io import write_text
+import numpy as np
 
-# Facts section 2.2: the cl100k pre-split. Digits come in runs of up to three, or one by one at nano.
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,%d}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from phikit.records.io import write_text
+from phikit.text.fast import FastEncoder, checked
+from phikit.text.splits import SPLIT
+from phikit.text.tokenizer_json import check_tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 IM_START, IM_END, IM_SEP = "<|im_start|>", "<|im_end|>", "<|im_sep|>"
@@ -31,25 +30,63 @@ SPECIALS = (
 
 
 class Tokenizer:
-    """Wraps a Hugging Face `tokenizer.json`. `encode` never produces special ids from text."""
+    """Wraps a Hugging Face `tokenizer.json`. `encode` never produces special ids from text.
+
+    Ids are those of `tokenizers`, the reference; a self-checked fast encoder (fast.py) computes them. Text with
+    a lone surrogate is a ValueError.
+    """
 
     def __init__(self, spec: str) -> None:
-        """`spec` is the text of a `tokenizer.json`. Raises ValueError where it is none or lacks specials."""
+        """`spec` is the text of a `tokenizer.json`. Raises ValueError where it is none."""
         from tokenizers import Tokenizer as Backend
 
         try:
+            check_tokenizer(spec)
             self._backend = Backend.from_str(spec)
-        except Exception as e:  # the backend raises plain Exception
+        except BaseException as e:  # the backend raises plain Exception, and Rust's panic is not even that
+            if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+                raise
             raise ValueError(f"not a readable tokenizer.json ({e})") from e
         self._backend.encode_special_tokens = True  # "<|im_end|>" inside a document is text
+        self._backend.no_truncation()  # a file may ask for it; text is never cut silently
+        self._backend.no_padding()
         self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
-        ids = {str(t.content): i for i, t in self._backend.get_added_tokens_decoder().items() if t.special}
-        missing = [t for t in (END_OF_TEXT, IM_START, IM_END, IM_SEP, PAD) if t not in ids]
-        if missing:
-            raise ValueError(f"the tokenizer lacks the special tokens {missing}")
-        self.special_ids: dict[str, int] = ids
-        self.end_of_text, self.pad = ids[END_OF_TEXT], ids[PAD]
-        self.im_start, self.im_end, self.im_sep = ids[IM_START], ids[IM_END], ids[IM_SEP]
+        self.special_ids: dict[str, int] = {
+            str(t.content): i for i, t in self._backend.get_added_tokens_decoder().items() if t.special
+        }
+
+    # Roles of Phi-4's chat format. Other models' tokenizers are held too: asking such a one for a role that it
+    # has not is a ValueError, never another token.
+
+    @property
+    def end_of_text(self) -> int:
+        return self._role(END_OF_TEXT)
+
+    @property
+    def pad(self) -> int:
+        return self._role(PAD)
+
+    @property
+    def im_start(self) -> int:
+        return self._role(IM_START)
+
+    @property
+    def im_end(self) -> int:
+        return self._role(IM_END)
+
+    @property
+    def im_sep(self) -> int:
+        return self._role(IM_SEP)
+
+    @property
+    def is_phi4(self) -> bool:
+        """Whether the tokenizer has every special token of Phi-4's chat format."""
+        return all(t in self.special_ids for t in (END_OF_TEXT, IM_START, IM_END, IM_SEP, PAD))
+
+    def _role(self, text: str) -> int:
+        if text not in self.special_ids:
+            raise ValueError(f"the tokenizer lacks the special token {text!r} of Phi-4's chat format")
+        return self.special_ids[text]
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -108,15 +145,85 @@ class Tokenizer:
     def _spec(self) -> dict:
         return json.loads(self.to_json())["model"]
 
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[str]]:
+        return type(self), (self.to_json(),)  # the fast encoder cannot be pickled
+
+    @cached_property
+    def _fast(self) -> FastEncoder | None:
+        return checked(self._backend, self._pieces if self.is_byte_level else ())
+
     def encode(self, text: str) -> list[int]:
-        return self._backend.encode(text, add_special_tokens=False).ids
+        try:
+            if self._fast is not None:
+                return self._fast.encode(text)
+            return self._backend.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError) as e:
+            raise _unreadable([text], e) from e
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        """The ids of each text, on all cores (RAYON_NUM_THREADS)."""
+        try:
+            if self._fast is not None:
+                return self._fast.encode_batch(texts)
+            return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        except (TypeError, UnicodeEncodeError) as e:
+            raise _unreadable(texts, e) from e
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Per text its ids and, for each id, its (start, end) in characters."""
-        return [(e.ids, e.offsets) for e in self._backend.encode_batch(list(texts), add_special_tokens=False)]
+        """Per text its ids and, for each id, its (start, end) in characters. A token that holds part of a
+        character has the span of the whole character."""
+        if self._fast is not None and self._keeps_offsets:
+            return [
+                (ids, _spans(text, self._lengths[np.asarray(ids, dtype=np.intp)]))
+                for text, ids in zip(texts, self.encode_batch(texts))
+            ]
+        try:
+            encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError) as e:
+            raise _unreadable(texts, e) from e
+        return [(e.ids, e.offsets) for e in encoded]
+
+    @cached_property
+    def _keeps_offsets(self) -> bool:
+        """A post-processor may trim blanks from offsets, as GPT-2's does: then they are left to the backend."""
+        return self._backend.post_processor is None
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        """Bytes of each id, int64 [ids]."""
+        return np.array([len(p) for p in self._pieces], dtype=np.int64)
+
+    @property
+    def is_byte_level(self) -> bool:
+        from tokenizers import decoders
+
+        return isinstance(self._backend.decoder, decoders.ByteLevel)
+
+    @cached_property
+    def _pieces(self) -> list[bytes]:
+        """The bytes of each id; special tokens have none."""
+        if not self.is_byte_level:
+            raise ValueError("the tokenizer is not byte-level: its tokens have text but no bytes")
+        table = str.maketrans({letter: chr(byte) for byte, letter in enumerate(byte_letters())})
+        added = self._backend.get_added_tokens_decoder()
+        vocab = self._backend.get_vocab(with_added_tokens=False)
+        last = max([*vocab.values(), *added], default=-1)  # check_tokenizer bounds it
+        pieces = [b""] * (last + 1)
+        for name, i in vocab.items():
+            known = all(ord(letter) in table for letter in name)
+            pieces[i] = name.translate(table).encode("latin-1") if known else name.encode()
+        for i, token in added.items():
+            pieces[i] = b"" if token.special else str(token.content).encode()
+        return pieces
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of one id, perhaps a part of a character; none for specials and ids outside the vocabulary.
+        ValueError where the tokenizer is not byte-level."""
+        return self._pieces[token] if 0 <= token < len(self._pieces) else b""
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The exact bytes of ids, also where they end inside a character, which `decode` cannot show."""
+        return b"".join(map(self.token_bytes, ids))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; special tokens and ids outside the vocabulary are left out."""
@@ -128,3 +235,36 @@ class Tokenizer:
             if i == token:
                 return name
         return self._backend.decode([token], skip_special_tokens=False)
+
+
+def _spans(text: str, lengths: np.ndarray) -> list[tuple[int, int]]:
+    """Character spans of tokens that are `lengths` bytes long and make up `text`."""
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    data = text.encode()
+    assert lengths.sum() == len(data)
+    if not text.isascii() and len(ends):
+        begun = np.cumsum(np.frombuffer(data, np.int8) >= -0x40)  # characters begun up to each byte
+        starts, ends = begun[starts] - 1, begun[ends - 1]
+    return list(zip(starts.tolist(), ends.tolist()))
+
+
+def _unreadable(texts: Sequence[str], error: Exception) -> Exception:
+    """Names the text and the place of a lone surrogate; another error stays what it is."""
+    for i, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            return ValueError(
+                f"text {i} has a lone surrogate (U+{ord(text[e.start]):04X}) at character {e.start}: not valid Unicode"
+            )
+        except AttributeError:
+            return TypeError(f"text {i} is {type(text).__name__}, not str")
+    return error
+
+
+def byte_letters() -> list[str]:
+    """The byte-level alphabet: a printable Latin-1 byte is itself, the others are letters from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(b if b in printable else next(others)) for b in range(256)]

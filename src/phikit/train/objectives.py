@@ -6,21 +6,23 @@ whole step, so that accumulation, masks and ranks do not change the loss.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 
 from phikit.mixture.loader import Batch
-from phikit.model.logprob import token_logprobs
+from phikit.model.logprob import branch_logprobs, token_logprobs
 from phikit.model.transformer import Transformer
+from phikit.train.pairs import PairBatch, TreeBatch
 
 
 class Rows(Protocol):
-    """Where rows come from: random access, so that the state of training is the number of rows consumed."""
+    """Where rows come from: random access, so that the state of training is the number of rows consumed. A
+    batch has `source` names and `parts(micro)`, the forward passes, each with `size`, its tokens."""
 
-    def batch(self, first: int, count: int) -> Batch: ...
+    def batch(self, first: int, count: int) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -55,55 +57,36 @@ class DPOConfig:
     label_smoothing: float = 0.0
 
 
-@dataclass(frozen=True)
-class PairBatch(Batch):
-    """Rows 2i and 2i+1 are the chosen and rejected side of pair i; weight 1 marks response targets.
-    `reference` [B] holds the response log-probabilities of the model that entered the stage."""
-
-    reference: torch.Tensor = None  # type: ignore[assignment]
-
-    def slice(self, a: int, b: int) -> PairBatch:
-        if a % 2 or b % 2:
-            raise ValueError("a pair must not be split between micro-batches: rows and micro must be even")
-        part = super().slice(a, b)
-        return PairBatch(
-            **{f.name: getattr(part, f.name) for f in fields(Batch)}, reference=self.reference[a:b]
-        )
-
-
 class DirectPreference:
-    """DPO on packed pairs (Rafailov et al. 2023): -log sigmoid(beta * (margin of policy - of reference)).
-    A pivotal pair has a one-token response and no end of turn. Count = pairs."""
+    """DPO (Rafailov et al. 2023): -log sigmoid(beta * (margin of policy - of reference)), plus the NLL term. A
+    pivotal pair has a one-token response and no end of turn (facts section 5.4). Count = pairs."""
 
     def __init__(self, config: DPOConfig) -> None:
         self.config = config
 
-    def count(self, batch: Batch) -> float:
-        return len(batch.tokens) / 2
+    def count(self, batch: PairBatch) -> float:
+        return len(batch)
 
-    def __call__(self, model: Transformer, batch: PairBatch) -> LossSum:  # type: ignore[override]
+    def __call__(self, model: Transformer, part: TreeBatch) -> LossSum:
         c = self.config
-        logp, length = response_logprobs(model, batch)
-        scale = length.clamp(min=1) if c.length_normalize else torch.ones_like(length)
-        ratio = (logp - batch.reference) / scale
-        margin = c.beta * (ratio[0::2] - ratio[1::2])
+        logp = response_logprobs(model, part)
+        scale = part.lengths if c.length_normalize else torch.ones_like(part.lengths)
+        ratio = (logp - part.reference) / scale
+        margin = c.beta * (ratio[:, 0] - ratio[:, 1])
         s = c.label_smoothing
         loss = -(1 - s) * F.logsigmoid(margin) - s * F.logsigmoid(-margin)
-        nll = -logp[0::2] / length[0::2].clamp(min=1)
+        nll = -logp[:, 0] / part.lengths[:, 0]
         total = (loss + c.nll_weight * nll).sum()
         shown = {"margin": float(margin.detach().sum()), "accuracy": float((margin.detach() > 0).sum())}
         return LossSum(total, shown)
 
 
-def response_logprobs(model: Transformer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of log-probabilities and number of the response tokens of each row, [B]. Only positions that count go
-    through the head."""
-    tokens, targets, weight, segment, position = tensors(batch)
-    hidden = model(tokens, position, segment)
-    row, at = torch.nonzero(weight > 0, as_tuple=True)
-    logprobs = token_logprobs(hidden[row, at], model.head_weight, targets[row, at])
-    zeros = torch.zeros(len(tokens), dtype=logprobs.dtype)
-    return zeros.index_add(0, row, logprobs), zeros.index_add(0, row, torch.ones_like(logprobs))
+def response_logprobs(model: Transformer, part: TreeBatch) -> torch.Tensor:
+    """Sum of the log-probabilities of the tokens of each pair's two responses, [P, 2]."""
+    hidden = model(part.tokens, part.position, None, part.rows, (part.nodes, part.asked))
+    logprobs = branch_logprobs(hidden[0], model.head_weight, part.at, part.targets)
+    responses = torch.zeros(int(part.response.max()) + 1, dtype=logprobs.dtype)
+    return responses.index_add(0, part.response, logprobs)[part.sides]
 
 
 def tensors(batch: Batch) -> tuple[torch.Tensor, ...]:

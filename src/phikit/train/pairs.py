@@ -1,80 +1,179 @@
-"""Rows of preference pairs for DPO, and the reference log-probabilities computed once before training.
+"""Preference pairs as trees: what chosen, rejected and other pairs of the same prompt share is computed once.
 
-The trainer holds one model: what the reference said of each response is a column of numbers, computed by the
-model that enters the stage with the same code that trains (design section 3).
+A sequence is prompt, prefix and all but the last token of a response (the last one is only predicted, never
+read). The sequences of one prompt form a tree (`train/trees.py`). Of a pivotal pair nothing but the prefix is
+left: its two tokens are read from one row of logits, and the pairs along one answer share one forward pass. A
+whole-answer pair is [prompt | chosen branch | rejected branch], and an answer that is in several pairs is computed
+once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from phikit.jobs.progress import bar
-from phikit.mixture.loader import Batch, finish
-from phikit.mixture.shards import WEIGHT_SCALE
-from phikit.model.transformer import Transformer
+from phikit.model.attention import Ragged
 from phikit.records.ids import seed_of
 from phikit.records.types import Preference
 from phikit.text import chat
 from phikit.text.tokenizer import Tokenizer
-from phikit.train.objectives import PairBatch, response_logprobs
+from phikit.train.trees import Rows, Tree, grow, lay_queries, lay_rows, plan_rows
 
-ROUND_TO = 16  # row lengths are multiples of this, so that few shapes occur
+
+@dataclass(frozen=True)
+class TreeBatch:
+    """One forward pass of P pairs: n nodes of trees, the tokens whose log-probabilities are wanted, and the R
+    distinct responses that they add up to."""
+
+    tokens: torch.Tensor  # [1, n]
+    position: torch.Tensor  # [1, n]
+    rows: Ragged  # the trees, for attention
+    nodes: torch.Tensor  # [N] nodes that predict something, ascending
+    asked: Ragged  # the trees asked by `nodes` alone, for the last block
+    at: torch.Tensor  # [S] which of `nodes` predicts the token, ascending
+    targets: torch.Tensor  # [S] the token
+    response: torch.Tensor  # [S] whose token it is, 0 .. R - 1
+    sides: torch.Tensor  # [P, 2] the chosen and the rejected response of each pair
+    lengths: torch.Tensor  # [P, 2] their tokens
+    reference: torch.Tensor  # [P, 2] their log-probabilities under the model that entered the stage
+    which: np.ndarray  # [P] the pairs' numbers in the file
+
+    @property
+    def size(self) -> int:
+        """Tokens that are computed."""
+        return self.tokens.shape[1]
 
 
 class PairRows:
-    """Row 2i is the chosen side of pair i of the epoch's order, row 2i + 1 the rejected side."""
+    """The pairs of a stage and their order. An epoch draws the order of the prompts; pairs of one prompt stay
+    together (in the order of the file), so that they share a forward pass."""
 
     def __init__(self, pairs: Sequence[Preference], tokenizer: Tokenizer, context: int, seed: int) -> None:
         """Raises ValueError for no pairs, or for a pair that does not fit `context`."""
         if not pairs:
             raise ValueError("there are no preference pairs to train on")
-        self.seed, self.pad, self.pairs = seed, tokenizer.pad, len(pairs)
-        self.rows: list[tuple[list[int], int]] = []  # (ids, where the response begins)
-        for pair in pairs:
-            prompt = [*chat.render(tokenizer, pair.prompt, open_assistant=True).tokens, *pair.prefix_ids]
-            for response in (pair.chosen_ids, pair.rejected_ids):
-                ids = [*prompt, *response]
-                if len(ids) > context:
-                    raise ValueError(f"pair {pair.id}: {len(ids)} tokens do not fit the context of {context}")
-                self.rows.append((ids, len(prompt)))
-        self.reference = np.zeros(len(self.rows), dtype=np.float32)
+        self.seed, self.context = seed, context
+        self.sides: list[
+            tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+        ] = []  # context, two responses
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, pair in enumerate(pairs):
+            prompt = tuple(chat.render(tokenizer, pair.prompt, open_assistant=True).tokens)
+            longest = len(prompt) + len(pair.prefix_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
+            if longest > context:
+                raise ValueError(f"pair {pair.id}: {longest} tokens do not fit the context of {context}")
+            if not pair.chosen_ids or not pair.rejected_ids:
+                raise ValueError(f"pair {pair.id}: a side has no tokens")
+            self.sides.append((prompt + pair.prefix_ids, pair.chosen_ids, pair.rejected_ids))
+            groups.setdefault(prompt, []).append(i)
+        self.groups = [np.asarray(g) for g in groups.values()]
+        self.group_of = np.empty(len(pairs), dtype=np.int64)
+        for k, g in enumerate(self.groups):
+            self.group_of[g] = k
+        self.reference = np.zeros((len(pairs), 2), dtype=np.float32)
+        self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.sides)
 
     def batch(self, first: int, count: int) -> PairBatch:
-        rows = [r for i in range(first // 2, (first + count) // 2) for r in self._pair(i)]
-        return self._batch(rows)
+        """Pairs first .. first + count - 1 of the endless order."""
+        return PairBatch(self, np.asarray([self._number(i) for i in range(first, first + count)]))
 
-    def add_reference(self, model: Transformer, at_once: int = 64) -> None:
-        """Fills `reference` from `model`, in fp32."""
-        model.eval()
-        order = sorted(range(len(self.rows)), key=lambda r: len(self.rows[r][0]))
-        with torch.no_grad(), bar("reference log-probs", total=len(order), unit="rows") as b:
-            for a in range(0, len(order), at_once):
-                part = order[a : a + at_once]
-                self.reference[part] = response_logprobs(model, self._batch(part))[0].numpy()
-                b.advance(len(part))
+    def all(self) -> PairBatch:
+        """Every pair once, in the order of the file."""
+        return PairBatch(self, np.arange(len(self)))
 
-    def _pair(self, i: int) -> tuple[int, int]:
-        epoch, k = divmod(i, self.pairs)
-        order = np.random.default_rng(seed_of(self.seed, "pairs", epoch)).permutation(self.pairs)
-        return 2 * int(order[k]), 2 * int(order[k]) + 1
+    def _number(self, i: int) -> int:
+        epoch, k = divmod(i, len(self))
+        if self._epoch[0] != epoch:
+            order = np.random.default_rng(seed_of(self.seed, "pairs", epoch)).permutation(len(self.groups))
+            self._epoch = epoch, np.concatenate([self.groups[g] for g in order])
+        return int(self._epoch[1][k])
 
-    def _batch(self, rows: Sequence[int]) -> PairBatch:
-        longest = max(len(self.rows[r][0]) for r in rows)
-        shape = (len(rows), -(-longest // ROUND_TO) * ROUND_TO)
-        tokens = np.full(shape, self.pad, dtype=np.int64)
-        own = np.zeros(shape, dtype=np.float32)
-        segment = np.full(shape, -1, dtype=np.int64)
-        position = np.zeros(shape, dtype=np.int64)
-        for b, r in enumerate(rows):
-            ids, start = self.rows[r]
-            tokens[b, : len(ids)], segment[b, : len(ids)] = ids, 0
-            own[b, start : len(ids)] = WEIGHT_SCALE
-            position[b, : len(ids)] = np.arange(len(ids))
-        plain: Batch = finish(tokens, own, segment, position, ("pairs",) * len(rows))
-        return PairBatch(
-            plain.tokens, plain.targets, plain.weight, plain.segment, plain.position, plain.source,
-            reference=torch.from_numpy(self.reference[list(rows)]),
+
+class PairBatch:
+    """The pairs of one optimizer step, or of the reference pass."""
+
+    source = ("pairs",)
+
+    def __init__(self, rows: PairRows, which: np.ndarray) -> None:
+        self.rows, self.which = rows, which
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def parts(self, micro: int) -> Iterator[TreeBatch]:
+        """Forward passes of at most `micro` x context tokens (one row, where a row is larger). The pairs of a prompt
+        are never split, and prompts in one pass share their common beginning too."""
+        group = self.rows.group_of[self.which]
+        numbers = [self.which[group == g] for g in dict.fromkeys(group.tolist())]
+        sizes = [len(grow(self._responses(n).sequences)[0]) for n in numbers]
+        plan = plan_rows(sizes, 0)
+        room, first = micro * self.rows.context, 0
+        while first < len(plan):
+            last, size = first, 0
+            while last < len(plan) and (last == first or size + sum(sizes[k] for k in plan[last]) <= room):
+                size += sum(sizes[k] for k in plan[last])
+                last += 1
+            yield self._part([np.concatenate([numbers[k] for k in row]) for row in plan[first:last]])
+            first = last
+
+    def _responses(self, which: np.ndarray) -> _Responses:
+        return _Responses([self.rows.sides[i] for i in which])
+
+    def _part(self, numbers: list[np.ndarray]) -> TreeBatch:
+        """`numbers`: the pairs of each row."""
+        which = np.concatenate(numbers)
+        whole = self._responses(which)
+        forest, paths = grow(whole.sequences)
+        node = np.concatenate([path[a:] for path, a in zip(paths, whole.starts)])
+        order = np.argsort(node, kind="stable")
+        nodes, at = np.unique(node[order], return_inverse=True)
+        rows = self._rows(numbers, whole, forest, paths)
+        asked = _ragged(rows, *lay_queries(rows, nodes))
+        t = torch.from_numpy
+        return TreeBatch(
+            t(forest.tokens)[None], t(forest.position)[None], _ragged(rows, rows.token, rows.slot, rows.mask),
+            t(nodes), asked, t(at), t(whole.target[order]), t(whole.response[order]), t(whole.sides),
+            t(whole.lengths[whole.sides]), t(self.rows.reference[which]), which,
         )  # fmt: skip
+
+    def _rows(self, numbers: list[np.ndarray], whole: _Responses, forest: Tree, paths: list) -> Rows:
+        """Where the rows' own trees lie in the forest."""
+        trees, places = [], []
+        for n in numbers:
+            own = self._responses(n)
+            tree, own_paths = grow(own.sequences)
+            place = np.empty(len(tree), dtype=np.int64)
+            for key, path in zip(own.known, own_paths):
+                place[path] = paths[whole.known[key]]
+            trees.append(tree)
+            places.append(place)
+        return lay_rows(trees, places, len(forest))
+
+
+def _ragged(rows: Rows, query: np.ndarray, place: np.ndarray, mask: np.ndarray) -> Ragged:
+    arrays = (rows.token, rows.slot, rows.again, query, place, mask[:, None])
+    return Ragged(*(torch.from_numpy(x) for x in arrays))
+
+
+class _Responses:
+    """The distinct responses of some pairs, and the sequences that are read to predict them."""
+
+    def __init__(self, pairs: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]) -> None:
+        self.known: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}  # (context, response) -> number
+        self.sides = np.asarray(
+            [[self.known.setdefault((c, r), len(self.known)) for r in two] for c, *two in pairs]
+        )
+        self.sequences = [np.asarray((*c, *r[:-1]), dtype=np.int64) for c, r in self.known]
+        self.starts = [
+            len(context) - 1 for context, _ in self.known
+        ]  # from here on the response is predicted
+        responses = [np.asarray(r, dtype=np.int64) for _, r in self.known]
+        self.lengths = np.asarray([len(r) for r in responses], dtype=np.float32)
+        self.target = np.concatenate(responses)
+        self.response = np.repeat(np.arange(len(responses)), [len(r) for r in responses])

@@ -20,6 +20,7 @@ import torch
 
 from phikit.jobs.progress import bar
 from phikit.model.transformer import Transformer
+from phikit.records.ids import seed_of
 from phikit.records.io import write_text
 from phikit.train import checkpoint
 from phikit.train.objectives import DirectPreference, LanguageModeling, Rows
@@ -28,7 +29,8 @@ from phikit.train.optim import OptimConfig, Optimizers, lr_factor
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`rows` a step in micro-batches of `micro`; `precision` bf16 keeps fp32 master weights."""
+    """`rows` a step (pairs, in DPO), `micro` rows of context tokens in one forward pass; `precision` bf16 keeps
+    fp32 master weights."""
 
     steps: int
     rows: int
@@ -40,6 +42,7 @@ class TrainConfig:
     clip: float = 1.0
     precision: str = "bf16"
     checkpoint_seconds: float = 60.0
+    seed: int = 0
 
 
 class Interrupted(RuntimeError):
@@ -67,7 +70,7 @@ class Trainer:
             self.optimizers.load_state_dict(optim_state)
         self.step, self.tokens, self.log = 0, 0, []
         if state := checkpoint.load(work):
-            model.load_state_dict(state["model"])
+            _restore(model, state["model"])
             self.optimizers.load_state_dict(state["optim"])
             self.step, self.tokens, self.log = state["step"], state["tokens"], json.loads(state["log"])
 
@@ -93,15 +96,17 @@ class Trainer:
 
     def _step(self) -> dict[str, Any]:
         c = self.config
+        torch.manual_seed(seed_of(c.seed, self.step))  # dropout of a resumed run is that of an unbroken one
         batch = self.rows.batch(self.step * c.rows, c.rows)
         count = max(self.objective.count(batch), 1e-9)
-        total, shown = 0.0, {}
-        for a in range(0, c.rows, c.micro):
+        total, shown, tokens = 0.0, {}, 0
+        for part in batch.parts(c.micro):
             with torch.autocast("cpu", torch.bfloat16, enabled=c.precision == "bf16"):
-                part = self.objective(self.model, batch.slice(a, a + c.micro))  # type: ignore[arg-type]
-            (part.total / count).backward()
-            total += float(part.total.detach())
-            for k, v in part.shown.items():
+                sums = self.objective(self.model, part)
+            (sums.total / count).backward()
+            total += float(sums.total.detach())
+            tokens += part.size
+            for k, v in sums.shown.items():
                 shown[k] = shown.get(k, 0.0) + v
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip))
         loss = total / count
@@ -112,7 +117,7 @@ class Trainer:
         factor = lr_factor(self.step, c.steps, warmup=c.warmup, decay=c.decay, final=c.final_lr)
         self.optimizers.step(factor)
         self.step += 1
-        self.tokens += int((batch.segment >= 0).sum())
+        self.tokens += tokens
         row = {
             "step": self.step,
             "tokens": self.tokens,
@@ -126,12 +131,22 @@ class Trainer:
 
     def save(self) -> None:
         state = {
-            "model": self.model.state_dict(),
+            "model": {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad},
             "optim": self.optimizers.state_dict(),
             "tokens": self.tokens,
             "log": json.dumps(self.log),
         }
         checkpoint.save(self.work, self.step, state)
+
+
+def _restore(model: Transformer, saved: dict[str, torch.Tensor]) -> None:
+    """What is trained: with adapters, the adapters alone."""
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if trained.keys() != saved.keys():
+        raise ValueError("the checkpoint holds other parameters; set `lora` to what it had, or remove .work")
+    with torch.no_grad():
+        for name, p in trained.items():
+            p.copy_(saved[name])
 
 
 def write_log(path: Path, log: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import secrets
 from dataclasses import dataclass
 
@@ -22,6 +23,10 @@ _tests({program!r}, {tests!r}, {token!r}, sys.stdout.write)
 """
 
 
+_FENCE = re.compile(r"```(?:python|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_HEAD = re.compile(r"^(?:async\s+)?def\s+(\w+)\s*\(", re.MULTILINE)
+
+
 @dataclass(frozen=True, slots=True)
 class CodeCheck:
     """`verdict` is None where nothing could be run (`status` no_sandbox). A program that is not Python is
@@ -30,6 +35,20 @@ class CodeCheck:
     verdict: Verdict | None
     status: Status
     detail: str
+
+
+def extract_program(completion: str, prompt: str = "") -> str:
+    """The program of a completion: its fenced Python blocks that parse, one after another, else the text itself.
+
+    Where `prompt` ends in a function head (HumanEval) and the program does not define that function, the program
+    is the prompt continued. Chatter after an unfenced program is cut at the first line that is no longer Python.
+    """
+    blocks = [b for b in _FENCE.findall(completion) if b.strip()]
+    body = "\n".join([b for b in blocks if _syntax(b) is None] or blocks[-1:]) if blocks else completion
+    heads = _HEAD.findall(prompt)
+    if heads and heads[-1] not in _HEAD.findall(body):
+        body = prompt + (body if body.startswith((" ", "\t", "\n")) else "\n" + body)
+    return body if blocks or _syntax(body) is None else _cut(body)
 
 
 def run_tests(program: str, tests: str, timeout: int = 2) -> CodeCheck:
@@ -52,6 +71,16 @@ def run_tests(program: str, tests: str, timeout: int = 2) -> CodeCheck:
     detail = result.stderr.strip().splitlines()
     ended = "ended before its tests" if result.status == "ok" else result.status
     return CodeCheck(Verdict.wrong, result.status, detail[-1][:200] if detail else ended)
+
+
+def _cut(text: str) -> str:
+    """The longest run of whole lines from the start that is Python, or the text where there is none."""
+    lines = text.splitlines(keepends=True)
+    for end in range(len(lines) - 1, 0, -1):
+        head = "".join(lines[:end])
+        if not lines[end].startswith((" ", "\t")) and head.strip() and _syntax(head) is None:
+            return head
+    return text
 
 
 def _syntax(source: str) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from phikit.verify.verdict import Verdict
 
+_SAYS = re.compile(r"\banswer\s*(?:is|:)\s*:?\s*", re.IGNORECASE)
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -29,10 +30,20 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
 
 
 def judge(completion: str, answers: Sequence[str]) -> Verdict:
-    """The verdict by exact match; a completion with no word is `unparsed`."""
-    if not normalize(completion):
+    """The verdict by exact match of what the completion says (`said`); without a word it is `unparsed`."""
+    found = said(completion)
+    if not normalize(found):
         return Verdict.unparsed
-    return Verdict.right if exact_match(completion, answers) else Verdict.wrong
+    return Verdict.right if exact_match(found, answers) else Verdict.wrong
+
+
+def said(completion: str) -> str:
+    """The answer of a completion: what its last "the answer is ..." says, up to the end of the sentence; else its
+    first line that holds a word. A denied answer ("is not Paris") says nothing."""
+    for m in reversed(list(_SAYS.finditer(completion))):
+        clause = re.split(r"(?<=\w{2})[.!?](?=\s|$)|\n", completion[m.end() :], maxsplit=1)[0]
+        return "" if re.match(r"(?:not|never|n't)\b", clause) else clause
+    return next((line for line in completion.splitlines() if normalize(line)), "")
 
 
 def _f1(a: list[str], b: list[str]) -> float:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from phikit.recipe.context import StageContext
 
 NEEDS = ("tokenizer", "sft", "pivotal")
+KEEP = ("reference.safetensors",)  # keyed by content: serves again where only beta or the rate changed
 
 
 def run(ctx: StageContext) -> dict[str, Any]:

@@ -21,19 +21,6 @@ ANSWER_TOKENS = 64
 # A near-tie may fall either way in another order of sums; a wrong export agrees on nothing.
 LEAST_AGREEMENT = 0.5
 
-# Phi-4's template as the model was trained: without the newlines of Ollama's own phi4 (facts section 8.7).
-MODELFILE = '''FROM ./{gguf}
-TEMPLATE """{{{{- range $i, $_ := .Messages }}}}
-{{{{- $last := eq (len (slice $.Messages $i)) 1 -}}}}
-<|im_start|>{{{{ .Role }}}}<|im_sep|>{{{{ .Content }}}}
-{{{{- if not $last }}}}<|im_end|>{{{{ end }}}}
-{{{{- if and (ne .Role "assistant") $last }}}}<|im_end|><|im_start|>assistant<|im_sep|>{{{{ end }}}}
-{{{{- end }}}}"""
-PARAMETER stop "<|im_start|>"
-PARAMETER stop "<|im_end|>"
-PARAMETER stop "<|im_sep|>"
-'''
-
 
 def run(ctx: StageContext) -> dict[str, Any]:
     """Writes hf/, model-<type>.gguf and Modelfile into `ctx.out`; counts the prompts that agree with
@@ -41,8 +28,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
     from phikit.engine.llama import LlamaEngine
     from phikit.engine.torch_engine import TorchEngine
     from phikit.model.gguf import save_gguf
-    from phikit.model.hf import load_hf, save_hf
+    from phikit.model.hf import save_hf
+    from phikit.model.hf_read import load_hf
     from phikit.records.io import read_jsonl, write_text
+    from phikit.store.modelfile import modelfile
     from phikit.text.tokenizer import Tokenizer
 
     config: Any = ctx.config
@@ -58,7 +47,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         save_gguf(model, tokenizer, ctx.out / f"model-{ftype}.gguf", ftype=ftype, name=name)
     if config.gguf:
         best = "f16" if "f16" in config.gguf else config.gguf[-1]
-        write_text(ctx.out / "Modelfile", MODELFILE.format(gguf=f"model-{best}.gguf"))
+        write_text(ctx.out / "Modelfile", modelfile(f"model-{best}.gguf"))
 
     rows = read_jsonl(ctx.file("synth", "heldout/arithmetic.jsonl"))
     questions = [str(r["question"]) for r in islice(rows, config.prompts)]

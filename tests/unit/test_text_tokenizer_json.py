@@ -1,0 +1,109 @@
+"""A tokenizer.json is checked before the Rust backend sees it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+
+import pytest
+
+from phikit.text.tokenizer import Tokenizer
+from phikit.text.tokenizer_json import MAX_SIZE, check_tokenizer
+
+
+@pytest.fixture(scope="module")
+def sound() -> dict:
+    return json.loads(Tokenizer.train(["the cat sat on the mat, the rat on the hat. " * 3], 275).to_json())
+
+
+def test_a_sound_file(sound):
+    assert check_tokenizer(json.dumps(sound)) == sound
+    assert check_tokenizer(json.dumps(sound).encode()) == sound
+
+
+def put(spec: dict, path: str, value: object) -> str:
+    """The spec with the value at a dotted path."""
+    spec = copy.deepcopy(spec)
+    *names, last = path.split(".")
+    place = spec
+    for name in names:
+        place = place[int(name)] if isinstance(place, list) else place[name]
+    place[int(last) if isinstance(place, list) else last] = value
+    return json.dumps(spec)
+
+
+TOKEN = {"id": 266, "content": "<x>", "special": True}
+
+
+@pytest.mark.parametrize(
+    "path, value, words",
+    [
+        ("model", [], "no JSON object with a model"),
+        ("model.type", "Unigram", "only BPE"),
+        ("model.vocab", [], "model.vocab is no object"),
+        ("model.vocab", {}, "model.vocab is no object"),
+        ("model.vocab.a", -1, "no whole number below"),
+        ("model.vocab.a", 1 << 40, "no whole number below"),
+        ("model.vocab.a", True, "no whole number below"),
+        ("model.vocab.a", 1.0, "no whole number below"),
+        ("model.vocab.a", 5, "one id to two tokens"),
+        ("model.vocab." + "x" * 5000, 5000, "more than 4096 characters"),
+        ("model.merges", "a b", "model.merges is no list"),
+        ("model.merges.0", ["a"], r"merges\[0\] is no pair"),
+        ("model.merges.0", "a b c", r"merges\[0\] is no pair"),
+        ("model.merges.0", [1, 2], r"merges\[0\] is no pair"),
+        ("model.merges.0", ["a", "zzz"], r"merges\[0\] joins or makes a token"),
+        ("model.merges.0", ["\u0120", "~"], r"merges\[0\] joins or makes a token"),
+        ("added_tokens", {}, "added_tokens is no list"),
+        ("added_tokens.0", 3, "no token with flags"),
+        ("added_tokens.0", {**TOKEN, "special": 1}, "no token with flags"),
+        ("added_tokens.0", {**TOKEN, "id": "7"}, "needs an id"),
+        ("added_tokens.0", {**TOKEN, "content": ""}, "needs an id"),
+        ("added_tokens.0", {**TOKEN, "id": 267}, "there twice"),
+        ("added_tokens.0", {**TOKEN, "id": 3}, "model.vocab has its id or text otherwise"),
+        ("added_tokens.0", {**TOKEN, "content": "a"}, "model.vocab has its id or text otherwise"),
+        ("pre_tokenizer.pretokenizers.0.pattern.Regex", "(a*)*b", "not one of the known pre-splits"),
+        ("decoder", {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}, "decoder: the regex"),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 99}, "more than 64 steps"),
+    ],
+)
+def test_what_is_refused(sound, path, value, words):
+    with pytest.raises(ValueError, match=words):
+        check_tokenizer(put(sound, path, value))
+    with pytest.raises(ValueError, match=r"not a readable tokenizer\.json"):
+        Tokenizer(put(sound, path, value))
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (b"", "Expecting value"),
+        (b"\xff", "invalid start byte"),
+        (b"[" * 100_000, "too deeply"),
+        (b'{"a":1,"a":2}', "one name twice"),
+        (b'{"a":Infinity}', "Infinity is no JSON"),
+        (b'{"a":' + b"1" * 5000 + b"}", "limit"),
+        (b" " * (MAX_SIZE + 1), "are the most"),
+        (b"null", "no JSON object"),
+    ],
+)
+def test_what_is_no_tokenizer_at_all(data, words):
+    with pytest.raises(ValueError, match=words):
+        check_tokenizer(data)
+
+
+def test_flipped_bits_never_do_more_than_refuse(sound):
+    """What passes the check is read by the backend too, or is a ValueError there; encoding ends."""
+    data, rng, read = json.dumps(sound).encode(), random.Random(0), 0
+    for _ in range(400):
+        broken = bytearray(data)
+        broken[rng.randrange(len(data))] ^= 1 << rng.randrange(7)
+        try:
+            check_tokenizer(bytes(broken))
+            tokenizer = Tokenizer(broken.decode())
+        except ValueError:
+            continue
+        read += 1
+        assert tokenizer.vocab_size > 200
+    assert read > 5
