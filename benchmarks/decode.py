@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 PAIRS = 30
-PROMPT, CONTEXT, THREADS = 32, 512, 2  # tokens, tokens a slot
-LENGTH = {1: 40, 16: 16}  # tokens of an answer, by streams
-TTFT_TOKENS = 4
+PROMPT, CONTEXT, THREADS = 16, 512, 2  # tokens, tokens a slot
+LENGTH = {1: 48, 16: 16}  # tokens of an answer, by streams
+TTFT_TOKENS = 2
 GOAL, TTFT_GOAL = 0.95, 0.005  # ratio; seconds
 
 

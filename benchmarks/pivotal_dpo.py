@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -286,6 +287,8 @@ def _ours(folder: Path, precision: str, micro: int) -> None:
     from phikit.train.reference import add_reference
     from phikit.train.trainer import TrainConfig, Trainer
 
+    for late in ("jinja2", "safetensors.torch", "tokenizers", "torch._dynamo", "zstandard"):
+        importlib.import_module(late)  # an import, not the work
     memory = _Memory()
     model, _ = load_hf(folder)
     rows = _rows(folder.parent)
@@ -308,6 +311,13 @@ def _trl(folder: Path, precision: str, micro: int) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
+    for late in (
+        "safetensors.torch",
+        "tokenizers",
+        "torch._dynamo",
+        "transformers.models.phi3.modeling_phi3",
+    ):
+        importlib.import_module(late)
     memory = _Memory()
 
     class Paused(TrainerCallback):

@@ -227,3 +227,16 @@ def test_the_model_shares_its_weights_with_the_engine():
     assert block.attn.k.weight.data_ptr() > layer.qkv.data_ptr()
     assert block.attn.k.weight.untyped_storage().data_ptr() == layer.qkv.untyped_storage().data_ptr()
     assert torch.equal(torch.cat([block.mlp.gate.weight, block.mlp.up.weight]), layer.gate_up)
+
+
+def test_a_stretched_engine_scores_beyond_the_context_of_its_network():
+    engine = make(3)
+    ids = tuple(int(i) for i in np.random.default_rng(0).integers(0, 200, CONTEXT + 40))
+    request = ScoreRequest(ids[:-1], ids[-1:])
+    with pytest.raises(ValueError, match=str(CONTEXT)):
+        engine.score([request])
+    engine.stretch(CONTEXT + 40)
+    with torch.inference_mode():
+        hidden = engine.model(torch.tensor(ids[:-1])[None], torch.arange(len(ids) - 1)[None], None)
+        dense = F.log_softmax(F.linear(hidden[0, -1], engine.model.head_weight), -1)[ids[-1]]
+    assert engine.score([request])[0].logprob == pytest.approx(float(dense), abs=1e-4)

@@ -29,8 +29,12 @@ class Network:
         self.layers = [Layer(b, c.norm_eps) for b in model.blocks]  # type: ignore[arg-type]
         self.dtype = self.head.dtype
         self.heads, self.kv_heads, self.head_dim = c.heads, c.kv_heads, c.head_dim
-        cos, sin = rope_table(torch.arange(c.context), c.head_dim, c.rope_base)
-        half = c.head_dim // 2
+        self.reach(c.context)
+
+    def reach(self, context: int) -> None:
+        """Makes the table of rotations for positions below `context`."""
+        c, half = self.config, self.head_dim // 2
+        cos, sin = rope_table(torch.arange(context), c.head_dim, c.rope_base)
         self.cos, self.sin = cos, torch.cat((-sin[:, :half], sin[:, half:]), 1)  # the sign of the rotation
 
     @property

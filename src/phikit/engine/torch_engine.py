@@ -9,6 +9,7 @@ draw uses the uniform number hash(seed, j, t).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -93,6 +94,13 @@ class TorchEngine:
             model, tokenizer, name=f"{path.stem}@{meta.fingerprint}", source=f"gguf:{meta.file_type}",
             dialog=chat_of_gguf(meta, tokenizer),
         )  # fmt: skip
+
+    def stretch(self, context: int) -> None:
+        """Takes up to `context` tokens, perhaps more than the network was trained on: RoPE has no end, and what
+        becomes of its answers there is for the caller to measure."""
+        self.info = replace(self.info, context=context)
+        with torch.inference_mode():
+            self.network.reach(context)
 
     @property
     def usage(self) -> Usage:

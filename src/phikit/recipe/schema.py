@@ -250,8 +250,9 @@ class Pivotal(Section):
 
     questions: Rows
     gap: Share = 0.2
-    error: Share = 0.05  # false discovery rate of the tokens and pairs listed
-    rollouts: Rows = 64  # most on each side of one decision
+    error: Share = 0.05  # share of the tokens and pairs listed that may change p by less than 3/4 gap
+    certified: bool = False  # list only what e-BH certifies to have an effect, for any model: more rollouts
+    rollouts: Rows = 96  # most on each side of one decision
     trajectories: Rows = 2  # answers searched per question
     low: Share = 0.2  # questions below or above these are left out
     high: Share = 0.8
@@ -267,9 +268,13 @@ class Judged(Section):
     prompts: Rows
     samples: Annotated[Count, Field(ge=2)] = 4  # answers of the model that enters dpo2
     others: Count = 0  # and of the SFT model ("any vs any")
-    responders: tuple[str, ...] = ()  # further ones: a GGUF, a checkpoint folder, a URL; `samples` answers each
+    responders: tuple[
+        str, ...
+    ] = ()  # further ones: a GGUF, a checkpoint folder, a URL; `samples` answers each
     pairs: Rows = 2  # most pairs of a prompt
-    overall: Count | None = None  # beside `pairs` by accuracy so many by the overall mark (the report's two sets)
+    overall: Count | None = (
+        None  # beside `pairs` by accuracy so many by the overall mark (the report's two sets)
+    )
     temperature: Positive = 1.0
     max_tokens: Rows = 64
     judge: str = "verifier"  # verifier, teacher, or the URL of an endpoint

@@ -20,13 +20,13 @@ from phikit.records.ids import seed_of
 from phikit.records.types import Preference
 from phikit.text import chat
 from phikit.text.tokenizer import Tokenizer
-from phikit.train.trees import Rows, Tree, grow, lay_queries, lay_rows, plan_rows
+from phikit.train.trees import Rows, Tree, filler, grow, lay_queries, lay_rows, plan_rows
 
 
 @dataclass(frozen=True)
 class TreeBatch:
-    """One forward pass of P pairs: n nodes of trees, the tokens whose log-probabilities are wanted, and the R
-    distinct responses that they add up to."""
+    """One forward pass of P pairs: n nodes of trees and filler, the tokens whose log-probabilities are wanted, and
+    the R distinct responses that they add up to."""
 
     tokens: torch.Tensor  # [1, n]
     position: torch.Tensor  # [1, n]
@@ -40,11 +40,7 @@ class TreeBatch:
     lengths: torch.Tensor  # [P, 2] their tokens
     reference: torch.Tensor  # [P, 2] their log-probabilities under the model that entered the stage
     which: np.ndarray  # [P] the pairs' numbers in the file
-
-    @property
-    def size(self) -> int:
-        """Tokens that are computed."""
-        return self.tokens.shape[1]
+    size: int  # nodes of trees
 
 
 class PairRows:
@@ -133,18 +129,22 @@ class PairBatch:
         node = np.concatenate([path[a:] for path, a in zip(paths, whole.starts)])
         order = np.argsort(node, kind="stable")
         nodes, at = np.unique(node[order], return_inverse=True)
-        rows = self._rows(numbers, whole, forest, paths)
+        fill = filler(len(forest))
+        rows = self._rows(numbers, whole, forest, paths, fill)
         asked = _ragged(rows, *lay_queries(rows, nodes))
         t = torch.from_numpy
         return TreeBatch(
-            t(forest.tokens)[None], t(forest.position)[None], _ragged(rows, rows.token, rows.slot, rows.mask),
-            t(nodes), asked, t(at), t(whole.target[order]), t(whole.response[order]), t(whole.sides),
-            t(whole.lengths[whole.sides]), t(self.rows.reference[which]), which,
+            t(np.concatenate((forest.tokens, fill.tokens)))[None],
+            t(np.concatenate((forest.position, fill.position)))[None],
+            _ragged(rows, rows.token, rows.slot, rows.mask), t(nodes), asked, t(at), t(whole.target[order]),
+            t(whole.response[order]), t(whole.sides), t(whole.lengths[whole.sides]),
+            t(self.rows.reference[which]), which, len(forest),
         )  # fmt: skip
 
-    def _rows(self, numbers: list[np.ndarray], whole: _Responses, forest: Tree, paths: list) -> Rows:
-        """Where the rows' own trees lie in the forest."""
-        trees, places = [], []
+    def _rows(self, numbers: list, whole: _Responses, forest: Tree, paths: list, fill: Tree) -> Rows:
+        """Where the rows' own trees lie in the forest, and the filler after it."""
+        trees = [fill] if len(fill) else []
+        places = [np.arange(len(forest), len(forest) + len(fill))] if len(fill) else []
         for n in numbers:
             own = self._responses(n)
             tree, own_paths = grow(own.sequences)
@@ -153,7 +153,7 @@ class PairBatch:
                 place[path] = paths[whole.known[key]]
             trees.append(tree)
             places.append(place)
-        return lay_rows(trees, places, len(forest))
+        return lay_rows(trees, places, len(forest) + len(fill))
 
 
 def _ragged(rows: Rows, query: np.ndarray, place: np.ndarray, mask: np.ndarray) -> Ragged:
@@ -170,9 +170,7 @@ class _Responses:
             [[self.known.setdefault((c, r), len(self.known)) for r in two] for c, *two in pairs]
         )
         self.sequences = [np.asarray((*c, *r[:-1]), dtype=np.int64) for c, r in self.known]
-        self.starts = [
-            len(context) - 1 for context, _ in self.known
-        ]  # from here on the response is predicted
+        self.starts = [len(c) - 1 for c, _ in self.known]  # from here on a response is predicted
         responses = [np.asarray(r, dtype=np.int64) for _, r in self.known]
         self.lengths = np.asarray([len(r) for r in responses], dtype=np.float32)
         self.target = np.concatenate(responses)

@@ -19,18 +19,19 @@ from phikit.train.objectives import response_logprobs
 from phikit.train.pairs import PairRows
 
 FILE = "reference.safetensors"
+TOKENS = 2048  # of a forward pass; larger ones take more memory and are no faster on a CPU
 
 
-def add_reference(rows: PairRows, model: Transformer, cache: Path | None = None, micro: int = 16) -> bool:
+def add_reference(rows: PairRows, model: Transformer, cache: Path | None = None) -> bool:
     """Fills `rows.reference` [pairs, 2] in fp32, from the file `cache` where it holds the values of this model and
-    these pairs; otherwise computes and writes them. `micro` rows of context tokens at once. True if cached."""
+    these pairs; otherwise computes and writes them. True if they came from the file."""
     key = _key(rows, model) if cache else ""
     if cache and _read(cache, key, rows):
         return True
     model.eval()
     batch = rows.all()
     with torch.no_grad(), bar("reference log-probs", total=len(batch), unit="pairs") as b:
-        for part in batch.parts(micro):
+        for part in batch.parts(max(1, TOKENS // rows.context)):
             rows.reference[part.which] = response_logprobs(model, part).numpy()
             b.advance(len(part.which))
     if cache:

@@ -3,7 +3,6 @@ outputs."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def _checkpoint(
         # Long recall is asked of every checkpoint, beyond its own context too (RoPE has no end):
         # midtraining is measured against that.
         longest = max(len(engine.encode(i["prompt"] + i["answer"])) for i in held["recall_4x"])
-        engine.info = replace(engine.info, context=max(engine.info.context, longest))
+        engine.stretch(max(engine.info.context, longest))
         found = evaluate(engine, name, kind, data, heldout, settings, reference)
         shown = samples(engine, name, kind, held, settings)
         used = engine.usage.prefilled + engine.usage.generated

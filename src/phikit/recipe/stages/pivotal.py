@@ -24,7 +24,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     c: Any = ctx.config
     engine = TorchEngine.from_folder(ctx.inputs["sft"].path)
     rows = islice(read_jsonl(ctx.file("synth", "questions.jsonl.zst")), c.questions)
-    config = SearchConfig(c.gap, c.low, c.high, c.trajectories, c.rollouts, c.error)
+    config = SearchConfig(c.gap, c.low, c.high, c.trajectories, c.rollouts, c.error, c.certified)
     sampling = pts.Sampling(c.temperature, c.top_p, c.max_tokens, c.budget, ctx.seed)
     result, card = pts.run(
         engine, [question_of(r) for r in rows], ctx.out, config, sampling, work=ctx.work, identity="sft",
@@ -41,6 +41,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "questions": card["questions"], "pivotal_tokens": card["pivotal_tokens"], "pairs": card["pairs"],
         "pairs_by_kind": card["pairs_by_kind"], "at_first_token": card["pairs_at_first_token"],
         "pivotal_without_pair": card["pivotal_without_pair"], "candidates": result.hypotheses,
+        "certified": result.certified, "certified_pairs": result.certified_pairs,
         "rollouts": cost["outcomes"], "prefixes": cost["prefixes"], "waves": cost["waves"],
         "tokens": cost["tokens_generated"], "tokens_prefilled": cost["tokens_prefilled"],
         "budget_spent": int(bool(result.stopped)),
