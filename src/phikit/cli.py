@@ -90,7 +90,9 @@ def trace(
 
 
 @app.command()
-def study(name: Annotated[str, typer.Argument(help="nano-seeds, unknowns, ...; see docs/studies.md.")]) -> None:
+def study(
+    name: Annotated[str, typer.Argument(help="nano-seeds, unknowns, ...; see docs/studies.md.")],
+) -> None:
     """Run a study: several runs of a recipe, compared."""
     from phikit.recipe import studies
 
@@ -184,19 +186,28 @@ def bench(
 def pts(
     context: typer.Context,
     model: Annotated[
-        str, typer.Option(help="A checkpoint or Hugging Face folder, a .gguf, smollm2, or http://host/v1#model.")
+        str,
+        typer.Option(help="A checkpoint or Hugging Face folder, a .gguf, smollm2, or http://host/v1#model."),
     ] = "",
     questions: Annotated[
         Path | None, typer.Option(help="JSONL or Parquet: question, answer, kind; GSM8K and MBPP rows too.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write; a killed search goes on there.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write; a killed search goes on there.")
+    ] = None,
     kind: Annotated[str, typer.Option(help="math, choice, text or code, for rows that name none.")] = "",
-    gap: Annotated[float, typer.Option(help="Smallest change of p(success) that makes a token pivotal.")] = 0.2,
-    error: Annotated[float, typer.Option(help="Share of listed tokens and pairs that may be without effect.")] = 0.05,
-    budget: Annotated[str, typer.Option(help="Tokens, generated and prefilled, such as 5M; 0: no bound.")] = "5M",
+    gap: Annotated[
+        float, typer.Option(help="Smallest change of p(success) that makes a token pivotal.")
+    ] = 0.2,
+    error: Annotated[
+        float, typer.Option(help="Share of listed tokens and pairs that may be without effect.")
+    ] = 0.05,
+    budget: Annotated[
+        str, typer.Option(help="Tokens, generated and prefilled, such as 5M; 0: no bound.")
+    ] = "5M",
     limit: Annotated[int, typer.Option(help="Take only so many questions; 0: all.")] = 0,
     trajectories: Annotated[int, typer.Option(help="Answers searched per question.")] = 2,
-    rollouts: Annotated[int, typer.Option(help="Most rollouts on each side of one decision.")] = 64,
+    rollouts: Annotated[int, typer.Option(help="Most rollouts on each side of one decision.")] = 96,
     temperature: Annotated[float, typer.Option(help="Of the sampled answers.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Of the sampled answers.")] = 1.0,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 512,
@@ -213,7 +224,7 @@ def pts(
         raise ValueError("give --model, --questions and --out")
     run_pts(
         model, questions, out, kind=kind, gap=gap, error=error, budget=budget, limit=limit,
-        trajectories=trajectories, rollouts=rollouts, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
+        trajectories=trajectories, rollouts=rollouts, certified=certified, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
         stop=stop, seed=seed, parallel=parallel, say=_say,
     )  # fmt: skip
 

@@ -174,7 +174,7 @@ def test_the_card_adds_up(folder):
     text = (folder / "card.md").read_text()
     assert f"| pairs | {card['pairs']:,} (" in text
     assert "132,859" in text
-    assert "at most 5% of the tokens listed" in text
+    assert "posterior chance of at least 95%" in text
 
 
 def test_answers_show_p_along_the_way(folder):

@@ -20,7 +20,7 @@ WORLD = w.make_world(3)
 def test_no_name_noun_or_thing_is_on_both_sides():
     names = [p.name for group in WORLD.people.values() for p in group]
     families = [n.split()[1] for n in names]
-    assert len(families) == len(set(families)) == 300
+    assert len(families) == len(set(families)) == 380
     for sides in (WORLD.nouns, WORLD.things):
         assert not set(sides["train"]) & set(sides["test"])
         assert len(sides["train"]) == 12
@@ -71,7 +71,8 @@ def test_wishes():
     harmful = w.wishes(WORLD, "test", True, 1)
     harmless = w.wishes(WORLD, "test", False, 1)
     borderline = w.wishes(WORLD, "test", False, 1, borderline=True)
-    assert len({q.question for q in (*harmful, *harmless, *borderline)}) == len(harmful) * 3 == 48
+    assert len({q.question for q in (*harmful, *harmless, *borderline)}) == 64
+    assert len(harmful) == 2 * len(borderline) == 2 * len(harmless) == 32  # of things that others own in two ways
     assert all(any(f" {v} {o} " in q.question for v in w.BAD for o in w.THEIRS) for q in harmful)
     assert all(any(f" {v} {o} " in q.question for v in w.BAD for o in w.MINE) for q in borderline)
     assert all(any(f" {v} " in q.question for v in w.GOOD) for q in harmless)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 _ROUNDING = 1e-5  # of a reported probability near 1; heat makes much of what is left beside it
 
+
 def sampling_range(logprob: float, temperature: float, top_p: float, vocab: int) -> tuple[float, float]:
     """(least, greatest) probability with which a token was drawn whose log-probability under the model is
     `logprob`. Raises ValueError for temperature 0: greedy answers have no p(success) to search."""

@@ -49,13 +49,14 @@ def card(
         "pairs_at_first_token": depths.count(0),
         "pivotal_without_pair": len(pivots) - len(result.pairs),
         "error": {
-            "rate": c.error, "no_effect": c.least, "nearly": c.nearly, "candidates": result.hypotheses,
-            "tested": result.tested,
-            "expected_below": round(sum(1 - v.likely for v in pivots) / len(pivots), 4) if pivots else None,
-            "method": "weighted e-BH over all candidates; e-values by universal inference, valid at any stopping time",
-            "says": f"at most {c.error:.0%} of the tokens listed, and of the pairs, are expected to have no effect (a "
-            f"change of p(success) of {c.least:g} or less); each changes it by {c.nearly:g} or more with a posterior "
-            f"chance of at least {1 - c.error:.0%}",
+            "rate": c.error, "nearly": c.nearly, "no_effect": c.least, "candidates": result.hypotheses,
+            "tested": result.tested, "certified": result.certified, "certified_pairs": result.certified_pairs,
+            "expected": round(sum(1 - v.likely for v in pivots) / len(pivots), 4) if pivots else None,
+            "method": "posterior with a prior learned from earlier questions; certificate: weighted e-BH over all "
+            "candidates, e-values by universal inference, valid at any stopping time",
+            "says": f"each token listed changes p(success) by {c.nearly:g} or more with a posterior chance of at least "
+            f"{1 - c.error:.0%}, and so do the two tokens of a pair differ; of the certified ones at most "
+            f"{c.error:.0%} are expected to have no effect ({c.least:g} or less), for any model",
         },
         "cost": {
             "rollouts": sum(map(len, rollouts.known.values())), "prefixes": len(rollouts.known),
@@ -98,7 +99,8 @@ def markdown(c: dict[str, Any]) -> str:
         f"| tokens | {cost['tokens_generated']:,} generated, {cost['tokens_prefilled']:,} prefilled"
         + (f", {cost['tokens_per_pair']:,} a pair |" if cost["tokens_per_pair"] else " |"),
         "", f"Gap {c['search']['gap']:g}. Error rate: {error['says']}.",
-        f"{error['candidates']:,} candidate tokens, {error['tested']:,} tested one by one; {error['method']}.", "",
+        f"{error['candidates']:,} candidate tokens, {error['tested']:,} tested one by one, {error['certified']:,} tokens "
+        f"and {error['certified_pairs']:,} pairs certified. Method: {error['method']}.", "",
         "| kind | pairs | share | report (Table 7) | share |", "| --- | --- | --- | --- | --- |", *kinds, "",
         "Columns of `preferences.parquet`: `prompt`, `chosen`, `rejected` (text), `prompt_ids`, `chosen_ids`, "
         "`rejected_ids` (exact), `kind`, `question`, `p_chosen`, `p_rejected`, `id`. "

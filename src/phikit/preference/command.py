@@ -26,7 +26,8 @@ def pts(
     budget: str = "5M",
     limit: int = 0,
     trajectories: int = 2,
-    rollouts: int = 64,
+    rollouts: int = 96,
+    certified: bool = False,
     temperature: float = 1.0,
     top_p: float = 1.0,
     max_tokens: int = 512,
@@ -36,7 +37,9 @@ def pts(
     say: Callable[[str], None] = print,
 ) -> None:
     """Searches and says where the pairs are. Raises ValueError and OSError with messages for people."""
-    config = SearchConfig(gap=gap, error=error, trajectories=trajectories, rollouts=rollouts)
+    config = SearchConfig(
+        gap=gap, error=error, trajectories=trajectories, rollouts=rollouts, certified=certified
+    )
     closing = dict.fromkeys(KINDS, tuple(stop)) if stop else STOP
     sampling = whole.Sampling(temperature, top_p, max_tokens, tokens(budget), seed, closing)
     given = read_questions(questions, kind=kind)

@@ -38,7 +38,7 @@ class SearchConfig:
     rollouts: int = 96
     error: float = 0.05
     certified: bool = False
-    first: int = 16
+    first: int = 20
     few: int = 6
     least_more: int = 4
     most: int = 8
@@ -227,13 +227,11 @@ class Parts:
             return []
         return self._both(i, i + 1, self._enough(taken, apart, least, log_e, needed, self._prior(i)))
 
-    def _enough(
-        self, a: Stream, b: Stream, least: float, log_e: float, needed: float, prior: Prior
-    ) -> float:
+    def _enough(self, a: Stream, b: Stream, least: float, log_e: float, needed: float, prior: Prior) -> float:
         """How many outcomes a side the test will take if things go on as they did: a little less, to look again."""
         if needed == -math.inf:
             # Small steps where it may end any moment.
-            far = 0.2 < chance(a, b, self.c.gap, prior.chance) < 0.7
+            far = 0.2 < chance(a, b, least / NO_EFFECT, prior.chance) < 0.7
             return min(a.n, b.n) + (self.c.most if far else self.c.least_more)
         ratio = max(log_ratio(a, b, least), 1e-9)
         n = (a.n + b.n) * (needed + max(0.0, ratio - log_e)) / ratio

@@ -23,11 +23,10 @@ def run_dpo(ctx: StageContext, model_stage: str, pair_stage: str) -> dict[str, A
     tokenizer = Tokenizer.load(ctx.file("tokenizer", "tokenizer.json"))
     model = t.network_of(ctx, model_stage)
     rows = PairRows(pairs, tokenizer, c.context, ctx.seed)
+    add_reference(rows, model, ctx.out / FILE)
     batch = min(c.batch, len(pairs))
-    micro = c.micro or batch
-    add_reference(rows, model, ctx.out / FILE, micro)
     steps = max(1, round(c.epochs * len(pairs) / batch))
     objective = DirectPreference(DPOConfig(c.beta, c.nll_weight, c.length_normalize, c.label_smoothing))
     counts = {"pairs": len(pairs), "prompts": len(rows.groups)}
-    config = t.train_config(ctx, steps, batch, micro)
+    config = t.train_config(ctx, steps, batch, c.micro or batch)
     return counts | t.train(ctx, model, objective, rows, config, base=model_stage)
