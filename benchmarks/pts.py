@@ -35,7 +35,7 @@ from phikit.preference.bound import sampling_range
 from phikit.preference.pivotal import SearchConfig, SearchResult, search
 from phikit.preference.pts import identity
 from phikit.preference.questions import STOP, is_right, read_questions
-from phikit.preference.rollouts import Prefix, Question, Rollouts
+from phikit.preference.rollouts import Prefix, Question, Rollout, Rollouts
 
 BAND = 0.05
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,8 +116,8 @@ def find(model: str | None, questions: Path | None) -> tuple[str, Path] | None:
 def measure(a, model: str, questions: list[Question], keep: Path, tmp: Path) -> dict:
     config = SearchConfig(gap=a.gap)
 
-    def store(name: str, seed: int, folder: Path) -> tuple[Counted, Rollouts]:
-        engine = Counted(open_engine(model))
+    def store(name: str, seed: int, folder: Path) -> tuple[Any, Rollouts]:
+        engine: Any = Counted(open_engine(model))
         return engine, Rollouts(
             engine, is_right, folder / name, temperature=1.0, max_tokens=a.max_tokens, budget=0, seed=seed, stop=STOP,
             identity=identity(model),
@@ -226,7 +226,7 @@ def truth(answers: list[tuple[Question, Answer]], r: Rollouts, c: SearchConfig, 
     """(question, prefix, token) -> change of p, for every token whose bound reaches the band."""
     by_question: dict[str, tuple[Question, list[Answer]]] = {}
     for q, x in answers:
-        fresh = Answer(_As(x), x.ranges, c.gap)
+        fresh = Answer(Rollout(x.tokens, (), "right" if x.right else "wrong"), x.ranges, c.gap)
         by_question.setdefault(q.id, (q, []))[1].append(fresh)
     fed: dict[tuple[str, Prefix], int] = {}
     size, change = 60, {}
@@ -256,13 +256,6 @@ def truth(answers: list[tuple[Question, Answer]], r: Rollouts, c: SearchConfig, 
                 known = x.bound(i, i + 1) >= c.gap - BAND
                 change[q.id, x.tokens[:i], x.tokens[i]] = x.at(i + 1).mean - x.at(i).mean if known else 0.0
     return change
-
-
-class _As:
-    """What `Answer` reads of a rollout."""
-
-    def __init__(self, x: Answer) -> None:
-        self.tokens, self.right = x.tokens, x.right
 
 
 def clear(x: Answer, i: int, c: SearchConfig, most: int) -> bool:

@@ -200,8 +200,11 @@ def pts(
         float, typer.Option(help="Smallest change of p(success) that makes a token pivotal.")
     ] = 0.2,
     error: Annotated[
-        float, typer.Option(help="Share of listed tokens and pairs that may be without effect.")
+        float, typer.Option(help="Share of what is listed that may change p by less than 3/4 gap.")
     ] = 0.05,
+    certified: Annotated[
+        bool, typer.Option("--certified", help="List only what e-BH certifies, for any model: more rollouts.")
+    ] = False,
     budget: Annotated[
         str, typer.Option(help="Tokens, generated and prefilled, such as 5M; 0: no bound.")
     ] = "5M",
@@ -223,8 +226,8 @@ def pts(
     if not model or questions is None or out is None:
         raise ValueError("give --model, --questions and --out")
     run_pts(
-        model, questions, out, kind=kind, gap=gap, error=error, budget=budget, limit=limit,
-        trajectories=trajectories, rollouts=rollouts, certified=certified, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
+        model, questions, out, kind=kind, gap=gap, error=error, certified=certified, budget=budget, limit=limit,
+        trajectories=trajectories, rollouts=rollouts, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
         stop=stop, seed=seed, parallel=parallel, say=_say,
     )  # fmt: skip
 

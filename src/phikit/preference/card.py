@@ -99,8 +99,8 @@ def markdown(c: dict[str, Any]) -> str:
         f"| tokens | {cost['tokens_generated']:,} generated, {cost['tokens_prefilled']:,} prefilled"
         + (f", {cost['tokens_per_pair']:,} a pair |" if cost["tokens_per_pair"] else " |"),
         "", f"Gap {c['search']['gap']:g}. Error rate: {error['says']}.",
-        f"{error['candidates']:,} candidate tokens, {error['tested']:,} tested one by one, {error['certified']:,} tokens "
-        f"and {error['certified_pairs']:,} pairs certified. Method: {error['method']}.", "",
+        f"{error['candidates']:,} candidate tokens, {error['tested']:,} tested one by one, {error['certified']:,} "
+        f"tokens and {error['certified_pairs']:,} pairs certified. Method: {error['method']}.", "",
         "| kind | pairs | share | report (Table 7) | share |", "| --- | --- | --- | --- | --- |", *kinds, "",
         "Columns of `preferences.parquet`: `prompt`, `chosen`, `rejected` (text), `prompt_ids`, `chosen_ids`, "
         "`rejected_ids` (exact), `kind`, `question`, `p_chosen`, `p_rejected`, `id`. "
