@@ -34,6 +34,7 @@ BATCH = 32  # pairs in an optimizer step: the recipe's value at nano
 ROUNDS = 10
 LOW, HIGH = 1, 8  # order statistics (from 0) of 10: the median lies between them with 97.9 % confidence
 NLL, BETA, RATE = 0.3, 0.1, 1e-5
+MICRO = {"nano": 32, "smollm2": 1}  # of ours: rows of 512 tokens in a forward pass
 MARK = "== "  # a line for us: TRL prints others
 SHAPES = {
     "nano": {"width": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 384},
@@ -147,7 +148,7 @@ def _prepare(shape: str, run: Path, steps: int) -> tuple[Path, dict]:
     facts = {
         "pairs": len(rows), "trajectories": len(leaves), "each": len(rows) / len(leaves),
         "prompts": len(rows.groups), "dense": dense, "distinct": distinct,
-        "ours": sum(part.size for b in batches for part in b.parts(BATCH)), "bound": dense / distinct,
+        "ours": sum(part.size for b in batches for part in b.parts(MICRO[shape])), "bound": dense / distinct,
     }  # fmt: skip
     return folder, facts
 
@@ -164,17 +165,19 @@ def _rows(run: Path):
 
 def _compare(folder: Path, precision: str, python: Path, rounds: int, facts: dict, shape: str) -> dict:
     times = {}
-    for micro in (BATCH, BATCH // 2, BATCH // 4):  # the peer's best size
+    for micro in (BATCH // 4, BATCH // 2, BATCH):  # the peer's best size; where larger is slower, no further
         with _Worker(python, "trl", folder, precision, micro) as w:
             w.step()
             times[micro] = w.step()["seconds"]
+        if times[micro] > 1.1 * min(times.values()):
+            break
     best = min(times, key=lambda m: times[m])
     print(
         f"  {precision}: TRL's second step with {', '.join(f'{m} pairs {t:.2f} s' for m, t in times.items())}"
     )
     ours, peer = [], []
     with (
-        _Worker(Path(sys.executable), "ours", folder, precision, BATCH) as a,
+        _Worker(Path(sys.executable), "ours", folder, precision, MICRO[shape]) as a,
         _Worker(python, "trl", folder, precision, best) as b,
     ):
         first = a.step(), b.step()  # the first step warms up; its loss counts
