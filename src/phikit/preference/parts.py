@@ -25,7 +25,8 @@ Wanted = tuple[Prefix, int]  # a prefix and how many rollouts of it there should
 class SearchConfig:
     """`trajectories` answers a question are searched, right and wrong ones in turn. `rollouts` is the most that is
     spent on each side of one decision. A token is listed when its posterior chance of a change of 3/4 gap is at least
-    1 - `error`; with `certified` also only when e-BH at `error` rejects that it has no effect: more rollouts.
+    1 - `error`; with `certified` also only when e-BH at `error` rejects that it has no effect: more rollouts. Without
+    `pairs` tokens are listed only: no alternative is verified.
 
     What follows steers cost, never validity: `first` rollouts of a question; then `few` a side to begin with, and
     `least_more` to `most` at a time; a part is cut after `part` a side, and given up when its chance of a change of
@@ -38,6 +39,7 @@ class SearchConfig:
     rollouts: int = 96
     error: float = 0.05
     certified: bool = False
+    pairs: bool = True
     first: int = 20
     few: int = 6
     least_more: int = 4
@@ -217,7 +219,7 @@ class Parts:
         log_e, needed = self._log_e(i), self.run.needed - math.log(self.answer.weights[i])
         scale = self.answer.bound(i, i + 1)
         if log_e >= needed and self._likely(i) >= 1 - self.c.error:
-            self.tokens[i] = "pairing"
+            self.tokens[i] = "pairing" if self.c.pairs else "done"
             self.passed.add(i)
             self.run.pivots += 1
             return []

@@ -67,12 +67,14 @@ def wrap(model: Transformer, config: LoRAConfig, seed: int) -> None:
         chosen = [name for name in group if name.rpartition(".")[2] in config.targets]
         if not chosen:
             continue
-        width = model.get_submodule(chosen[0]).in_features
+        width = model.get_parameter(f"{chosen[0]}.weight").shape[1]
         digest = hashlib.sha256(f"{seed}/{chosen[0]}.lora_a".encode()).digest()
         g = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
         a = nn.Parameter(torch.empty(config.rank, width).uniform_(-1, 1, generator=g) / width**0.5)
         for name in chosen:
-            model.set_submodule(name, LoRALinear(model.get_submodule(name), a, config))
+            base = model.get_submodule(name)
+            assert isinstance(base, nn.Linear)
+            model.set_submodule(name, LoRALinear(base, a, config))
 
 
 def merge(model: Transformer) -> None:
@@ -89,7 +91,7 @@ def save_adapter(
 ) -> None:
     """Writes PEFT's folder for a model of `layout`; `base` is the path of the base model that PEFT will look for.
     A part of a fused tensor without an adapter has rows of zeros in B."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     adapters = dict(_adapters(model))
     tensors: dict[str, torch.Tensor] = {}
@@ -107,7 +109,7 @@ def save_adapter(
         tensors[f"base_model.model.{outside}.lora_B.weight"] = torch.cat([x.detach() for x in b])
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS) as tmp:
-        save_file(tensors, tmp, metadata={"format": "pt"})
+        tmp.write_bytes(save(tensors, metadata={"format": "pt"}))
     write_json(folder / CONFIG, {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": config.rank,
         "lora_alpha": config.scale * config.rank, "lora_dropout": config.dropout, "target_modules": sorted(targets),

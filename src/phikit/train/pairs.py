@@ -157,8 +157,9 @@ class PairBatch:
 
 
 def _ragged(rows: Rows, query: np.ndarray, place: np.ndarray, mask: np.ndarray) -> Ragged:
-    arrays = (rows.token, rows.slot, rows.again, query, place, mask[:, None])
-    return Ragged(*(torch.from_numpy(x) for x in arrays))
+    bias = np.where(mask[:, None], np.float32(0), np.float32(-np.inf))
+    t = torch.from_numpy
+    return Ragged(t(rows.token), t(rows.slot), t(rows.again), t(query), t(place), t(bias))
 
 
 class _Responses:

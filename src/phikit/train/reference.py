@@ -43,7 +43,7 @@ def _key(rows: PairRows, model: Transformer) -> str:
     h = xxhash.xxh3_128()
     for name, p in model.named_parameters():
         h.update(name.encode())
-        h.update(p.detach().contiguous().flatten().view(torch.uint8).numpy())
+        h.update(p.detach().contiguous().flatten().view(torch.uint8).numpy().data)
     return fingerprint({"weights": h.hexdigest(), "shape": model.config.to_dict(), "pairs": rows.sides})
 
 
@@ -63,7 +63,7 @@ def _read(path: Path, key: str, rows: PairRows) -> bool:
 
 
 def _write(path: Path, key: str, rows: PairRows) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     with atomic_path(path) as tmp:
-        save_file({"logprobs": rows.reference}, tmp, metadata={"key": key})
+        tmp.write_bytes(save({"logprobs": rows.reference}, metadata={"key": key}))

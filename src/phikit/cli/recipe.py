@@ -1,0 +1,97 @@
+"""`phikit run | plan | show | trace | study | recipe`: recipes and their runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phikit.cli.app import OutFolder, RecipeName, RunFolder, Scale, Settings, app, group, say
+
+recipe_app = group("recipe", "Look at a recipe.", no_args_is_help=True)
+
+
+@app.command()
+def run(
+    recipe: RecipeName = "phi4",
+    scale: Scale = "",
+    out: OutFolder = None,
+    only: Annotated[str, typer.Option(help="Run this stage alone, on the inputs that are there.")] = "",
+    start: Annotated[str, typer.Option("--from", help="Recompute from this stage on.")] = "",
+    seed: Annotated[int | None, typer.Option(help="The recipe's seed.")] = None,
+    settings: Settings = [],  # noqa: B006
+) -> None:
+    """Run a recipe; finished stages are skipped, and a killed run goes on where it was."""
+    from phikit.recipe.load import load
+    from phikit.recipe.run import run as run_recipe
+
+    loaded = load(recipe, scale=scale or None, settings=settings, seed=seed)
+    folder = out or Path("runs") / loaded.scale
+    code = run_recipe(loaded, folder, only=only or None, start=start or None, say=say)
+    if (folder / "report.html").is_file():
+        say(f"report: {folder / 'report.html'}")
+    raise typer.Exit(code)
+
+
+@app.command()
+def plan(
+    recipe: RecipeName = "phi4",
+    scale: Scale = "",
+    out: OutFolder = None,
+    settings: Settings = [],  # noqa: B006
+) -> None:
+    """What a run will cost, before any compute: tokens, parameters, FLOPs, memory, disk, what is cached."""
+    from phikit.recipe.load import load
+    from phikit.recipe.show import print_plan
+
+    loaded = load(recipe, scale=scale or None, settings=settings)
+    raise typer.Exit(print_plan(loaded, out or Path("runs") / loaded.scale))
+
+
+@app.command()
+def show(run: RunFolder) -> None:
+    """Stages, counts and scores of a run."""
+    from phikit.recipe.show import print_run
+
+    print_run(run)
+
+
+@app.command()
+def trace(
+    run: RunFolder,
+    pair: Annotated[str, typer.Argument(help="A pair's id or its first digits, an index, or judged:INDEX.")],
+) -> None:
+    """Go from a preference pair back to its question, rollouts and sources."""
+    from phikit.recipe.show import print_trace
+
+    print_trace(run, pair)
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="nano-seeds, unknowns, ...; see docs/studies.md.")],
+) -> None:
+    """Run a study: several runs of a recipe, compared."""
+    from phikit.recipe import studies
+
+    raise typer.Exit(studies.study(name))
+
+
+@recipe_app.command("schema")
+def recipe_schema() -> None:
+    """The JSON schema of recipe files, for editors."""
+    import json as json_module
+
+    from phikit.recipe.schema import json_schema
+
+    print(json_module.dumps(json_schema(), indent=1))
+
+
+@recipe_app.command("keys")
+def recipe_keys(recipe: RecipeName = "phi4", scale: Scale = "", settings: Settings = []) -> None:  # noqa: B006
+    """Every key of a recipe with its value at a scale, defaults included."""
+    from phikit.recipe.load import load
+    from phikit.recipe.show import print_keys
+
+    print_keys(load(recipe, scale=scale or None, settings=settings))
