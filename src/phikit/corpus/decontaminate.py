@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from phikit.corpus.allow import boilerplate
 from phikit.text import ngrams
 
 INFO = 0.2  # a fifth of an item's 7-grams: shared phrasing, worth a look
@@ -75,16 +76,25 @@ class EvalIndex:
     """The n-grams of evaluation items.
 
     references: (item id, text) pairs, all of an item's text in one string. allowed: texts whose 13-grams are
-    not evidence. `too_short` counts items with fewer than 7 words, which no n-gram rule can find.
+    not evidence; `common`, hashes of further ones, such as `allow.common_phrases` gives; the boilerplate that many
+    items share is found here. `too_short` counts items with fewer than 7 words, which no n-gram rule can find.
     """
 
-    def __init__(self, references: Iterable[tuple[str, str]], allowed: Iterable[str] = ALLOWED) -> None:
+    def __init__(
+        self,
+        references: Iterable[tuple[str, str]],
+        allowed: Iterable[str] = ALLOWED,
+        common: np.ndarray | None = None,
+    ) -> None:
         pairs = list(references)
         self.ids = [str(item) for item, _ in pairs]
         w = ngrams.words([text for _, text in pairs])
         self._thirteen, _ = _table(w, 13)
         self._seven, self._sizes = _table(w, 7)
-        self._allowed = np.unique(ngrams.ngrams(ngrams.words(list(allowed)), 13)[0])
+        given = ngrams.ngrams(ngrams.words(list(allowed)), 13)[0]
+        self.boilerplate = boilerplate(w)
+        parts = [given, self.boilerplate, *([] if common is None else [common])]
+        self._allowed = np.unique(np.concatenate(parts))
         self.too_short = int((self._sizes == 0).sum())
 
     def check(

@@ -46,10 +46,18 @@ def folder_documents(folder: Folder) -> Iterator[Item]:
         name = name.encode(
             "utf-8", "backslashreplace"
         ).decode()  # a name that is not UTF-8 must not stop a run
-        if path.suffix in FORMATS:
-            yield _file(path, name, folder.source)
-        else:
-            yield from _rows(path, name, folder)
+        yield from file_documents(path, name, folder)
+
+
+def file_documents(path: Path, name: str, folder: Folder) -> Iterator[Item]:
+    """The documents of one file, called `name`: the file itself, or its rows. Raises ValueError where it is of no
+    known kind."""
+    if path.suffix in FORMATS:
+        yield _file(path, name, folder.source)
+    elif _known(path):
+        yield from _rows(path, name, folder)
+    else:
+        raise ValueError(f"{path}: not a kind of file that is read here ({' '.join([*FORMATS, *TABLES])})")
 
 
 def _known(path: Path) -> bool:

@@ -81,13 +81,14 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         raise RowError(f"{path}, after line {number}: the file is cut off ({e})") from e
 
 
-def write_parquet(path: Path, rows: list[dict[str, Any]]) -> int:
-    """Writes rows as one Parquet file (zstd). Columns come from the first row; nested values stay nested."""
+def write_parquet(path: Path, rows: list[dict[str, Any]], schema: Any = None) -> int:
+    """Writes rows as one Parquet file (zstd). Columns come from the pyarrow `schema`, or from the first row; nested
+    values stay nested."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with atomic_path(path) as tmp:
-        pq.write_table(pa.Table.from_pylist(rows), tmp, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp, compression="zstd")
     return len(rows)
 
 
@@ -100,6 +101,23 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
     except (OSError, ValueError) as e:  # Arrow raises one or the other, depending on the fault
         raise RowError(f"{path}: not a readable Parquet file ({e})") from e
+
+
+@contextlib.contextmanager
+def open_lines(path: Path, like: Path | None = None) -> Iterator[IO[bytes]]:
+    """The bytes of a plain, .gz or .zst file for reading lines; with `like`, `path` is written, packed as that is."""
+    mode, suffix = ("wb", like.suffix) if like else ("rb", path.suffix)
+    if suffix == ".gz":
+        with path.open(mode) as raw, gzip.GzipFile("", mode, fileobj=raw, mtime=0) as z:  # type: ignore[arg-type]
+            yield z  # type: ignore[misc]
+    elif suffix == ".zst":
+        import zstandard
+
+        with zstandard.open(path, mode) as f:
+            yield io.BufferedReader(f) if mode == "rb" else f  # type: ignore[arg-type]
+    else:
+        with path.open(mode) as f:
+            yield f
 
 
 @contextlib.contextmanager

@@ -1,0 +1,47 @@
+"""`phikit decontaminate`: what one does with documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phikit.cli.app import app, say
+
+
+@app.command()
+def decontaminate(
+    files: Annotated[list[Path], typer.Argument(help="JSONL (.gz, .zst) or Parquet files.")],
+    against: Annotated[
+        list[Path],
+        typer.Option(
+            help="A benchmark: JSONL, JSON, CSV, TSV, Parquet, .tar.gz, .zip, a folder. Repeatable."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write; a killed call goes on there.")],
+    key: Annotated[str, typer.Option(help="The column to check; without it `text`, or all strings.")] = "",
+    info: Annotated[float, typer.Option(help="7-gram ratio above which a row is a partial match.")] = 0.1,
+    contaminated: Annotated[float, typer.Option(help="7-gram ratio from which it is contaminated.")] = 0.4,
+    allow: Annotated[
+        list[Path], typer.Option(help="Texts free of the benchmarks; their common 13-grams are no evidence.")
+    ] = [],  # noqa: B006
+    drop_partial: Annotated[
+        bool, typer.Option("--drop-partial", help="Leave partial matches out too.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Processes; 0: one for each core.")] = 0,
+) -> None:
+    """Find evaluation items in your data: hybrid 13-gram and 7-gram rule, with the matching spans."""
+    import os
+
+    from phikit.corpus.scrub import Scrub, scrub
+    from phikit.report.contamination_page import write_page
+
+    settings = Scrub(tuple(against), key, info, contaminated, tuple(allow), drop_partial)
+    summary = scrub(files, out, settings, workers or os.cpu_count() or 1)
+    write_page(out)
+    say(
+        f"{summary['rows']:,} rows: {summary['contaminated']:,} contaminated, {summary['partial']:,} partial, "
+        f"{summary['unreadable']:,} unreadable; {summary['items_found']:,} of {summary['items']:,} items found"
+    )
+    say(f"kept rows: {out / 'clean'}; matches: {out / 'flagged.jsonl'}; page: {out / 'report.html'}")
