@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 TORCH_INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
 
-.PHONY: setup nano test
+.PHONY: setup nano test fuzz
 
 setup: $(VENV)/.installed
 
@@ -16,6 +16,12 @@ nano: setup
 # PYTEST holds further options; SLOW=1 runs the slowest tests too.
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(if $(SLOW),,-m "not slow") $(PYTEST)
+
+# Coverage-guided (atheris, in a venv of its own under .bench/): docs/security.md. RUNS inputs of each file format.
+RUNS ?= 350000
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tests/fuzz/run.py --runs $(RUNS)
+	$(BIN)/python tests/fuzz/templates.py --runs $$(($(RUNS) / 100))
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"phikit needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}: set PYTHON=python3.11")'

@@ -285,6 +285,7 @@ def _wait(memory: _Memory) -> None:
 
 def _ours(folder: Path, precision: str, micro: int) -> None:
     from phikit.model.hf_read import load_hf
+    from phikit.model.layout import Layout
     from phikit.train.objectives import DirectPreference, DPOConfig
     from phikit.train.optim import OptimConfig
     from phikit.train.reference import add_reference
@@ -297,7 +298,9 @@ def _ours(folder: Path, precision: str, micro: int) -> None:
     rows = _rows(folder.parent)
     add_reference(rows, model)
     optim = OptimConfig("adamw", lr=RATE, weight_decay=0.0)
-    config = TrainConfig(1000, BATCH, micro, optim, warmup=0.0, decay=0.0, precision=precision)
+    config = TrainConfig(
+        1000, BATCH, micro, optim, warmup=0.0, decay=0.0, layout=Layout(precision=precision, device="cpu")
+    )
     trainer = Trainer(model, DirectPreference(DPOConfig(BETA, NLL)), rows, config, folder / "none")
     model.train()
     while True:

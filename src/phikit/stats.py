@@ -9,8 +9,9 @@ shows (Miller 2024, "Adding error bars to evals", for the clustered forms).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -105,12 +106,93 @@ def ratio(
     return Estimate(r, r - half, r + half, n, groups, "ratio")
 
 
+def two_way(values: Sequence[float], items: Sequence[object], runs: Sequence[object]) -> Estimate:
+    """Mean of values that share both an item and a run (five runs with examples shuffled anew): the variance of item
+    sums plus that of run sums less that of single values (Cameron, Gelbach and Miller), and never less than that of
+    items alone. Degrees of freedom after Satterthwaite: few runs that differ make a wide interval."""
+    x = np.asarray(values, dtype=np.float64)
+    n = len(x)
+    if n == 0:
+        return Estimate(0.0, float("-inf"), float("inf"), 0, 0, "two-way")
+    m = float(x.mean())
+    groups, by_item = _cluster_sums(x - m, items)
+    rounds, by_run = _cluster_sums(x - m, runs)
+    if groups < 2:
+        return Estimate(m, float("-inf"), float("inf"), n, groups, "two-way")
+    of_items = _root(by_item, groups) ** 2
+    of_runs = 0.0
+    if rounds > 1:
+        of_runs = max(0.0, _root(by_run, rounds) ** 2 - float(((x - m) ** 2).sum()) * n / (n - 1))
+    variance = of_items + of_runs
+    spread = of_items**2 / (groups - 1) + (of_runs**2 / (rounds - 1) if rounds > 1 else 0.0)
+    dof = max(1, int(variance**2 / spread)) if spread > 0 else groups - 1
+    half = student_t95(dof) * math.sqrt(variance) / n
+    return Estimate(m, m - half, m + half, n, groups, "two-way")
+
+
+def jackknife(
+    means: Callable[[np.ndarray], float], rows: Sequence[Sequence[float]], clusters: Sequence[object]
+) -> Estimate:
+    """`means` is a smooth function of the column means of `rows` [n, columns], such as an F1 of two shares: its value
+    with the delete-one-cluster jackknife interval."""
+    x = np.asarray(rows, dtype=np.float64)
+    if len(x) == 0:
+        return Estimate(0.0, float("-inf"), float("inf"), 0, 0, "jackknife")
+    value = float(means(x.mean(axis=0)))
+    number: dict[object, int] = {}
+    index = np.array([number.setdefault(c, len(number)) for c in clusters])
+    groups, n = len(number), len(x)
+    if groups < 2:
+        return Estimate(value, float("-inf"), float("inf"), n, groups, "jackknife")
+    sums = np.zeros((groups, x.shape[1]))
+    np.add.at(sums, index, x)
+    sizes = np.bincount(index)
+    left = (x.sum(axis=0) - sums) / (n - sizes)[:, None]
+    without = np.array([float(means(row)) for row in left])
+    half = student_t95(groups - 1) * math.sqrt(
+        float(((without - without.mean()) ** 2).sum()) * (groups - 1) / groups
+    )
+    return Estimate(value, value - half, value + half, n, groups, "jackknife")
+
+
+def detectable(e: Estimate, power: float = 0.8) -> float:
+    """The smallest true difference that a paired comparison with the spread of `e` shows (its 95 % interval leaves out
+    0) with this power: the minimum detectable effect."""
+    half = (e.high - e.low) / 2
+    return half * (1 + NormalDist().inv_cdf(power) / Z95)
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """a - b of independent rows, from their own intervals (Newcombe's square-and-add, Zou and Donner's MOVER): it keeps
+    the asymmetry of Wilson intervals and equals the usual one where both are symmetric."""
+    value = a.value - b.value
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    high = value + math.hypot(a.high - a.value, b.value - b.low)
+    return Estimate(value, low, high, a.n + b.n, a.clusters + b.clusters, "difference-mover")
+
+
 def paired(a: Sequence[float], b: Sequence[float], clusters: Sequence[object] | None = None) -> Estimate:
     """Mean of a - b over the same rows, clustered where given. Positive: a is higher."""
     if len(a) != len(b):
         raise ValueError(f"paired estimates need equal rows, got {len(a)} and {len(b)}")
     e = mean([x - y for x, y in zip(a, b)], clusters)
     return Estimate(e.value, e.low, e.high, e.n, e.clusters, "paired-" + e.method)
+
+
+def paired_shares(a: Sequence[float], b: Sequence[float]) -> Estimate:
+    """Difference of two shares of 0/1 outcomes on the same independent rows, with the interval of Agresti and Min: half
+    a row is added to each of the four cells, so that it keeps a width where the two never differ."""
+    if len(a) != len(b):
+        raise ValueError(f"paired estimates need equal rows, got {len(a)} and {len(b)}")
+    n = len(a)
+    if n == 0:
+        return Estimate(0.0, -1.0, 1.0, 0, 0, "paired-agresti-min")
+    only_a, only_b = sum(x > y for x, y in zip(a, b)), sum(x < y for x, y in zip(a, b))
+    total, more, less = n + 2.0, only_a + 0.5, only_b + 0.5
+    centre = (more - less) / total
+    half = Z95 * math.sqrt(max(0.0, more + less - (more - less) ** 2 / total)) / total
+    low, high = max(-1.0, centre - half), min(1.0, centre + half)
+    return Estimate((only_a - only_b) / n, low, high, n, n, "paired-agresti-min")
 
 
 def mcnemar(a: Sequence[float], b: Sequence[float]) -> float:

@@ -30,8 +30,6 @@ addEventListener("load", () => {
   out.cell = tip.hidden ? "hidden" : tip.textContent;
   document.querySelector("svg[data-points]").dispatchEvent(new PointerEvent("pointermove", { clientX: 200 }));
   out.curve = tip.textContent;
-  document.querySelector(".tok.pivotal").dispatchEvent(new PointerEvent("click"));
-  out.token = tip.textContent;
   dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
   out.closed = tip.hidden;
   out.columns = new Set([...document.querySelectorAll(".scores tbody tr:first-child td")].map(
@@ -73,7 +71,6 @@ def test_nothing_overflows_and_hovering_shows_values(tmp_path: Path, width: int)
     assert probe(out, "overflow") == "0"
     assert "pretrain, arithmetic sampled" in probe(out, "cell")
     assert "step " in probe(out, "curve")
-    assert "p(success)" in probe(out, "token")
     assert probe(out, "closed") == "true"
     assert probe(out, "columns") == ("1" if width == 1280 else "10")  # the table turns round on a phone
 

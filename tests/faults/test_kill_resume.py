@@ -154,7 +154,7 @@ def test_a_polite_stop_says_how_to_go_on(fakes, number):
     wait_for(lambda: len(journal(fakes, "run")) >= 2, process)
     process.send_signal(number)
     code, text = finish(process)
-    assert code == 130
+    assert code == (0 if number == signal.SIGTERM else 130)  # a scheduler that pre-empts a run requeues it
     assert "stopped in eval. The same command goes on from there" in text
     assert "Traceback" not in text
     code, text = finish(start(fakes, "run"))

@@ -21,12 +21,14 @@ from phikit.mixture.order import Phase
 from phikit.mixture.shards import make_shard
 from phikit.model.config import ModelConfig
 from phikit.model.hf import save_hf
+from phikit.model.layout import Layout
 from phikit.model.transformer import build
 from phikit.records import artifact
 from phikit.text.tokenizer import Tokenizer
 from phikit.train.objectives import LanguageModeling
 from phikit.train.optim import OptimConfig
-from phikit.train.trainer import TrainConfig, Trainer, write_log
+from phikit.train.metrics import write_log
+from phikit.train.trainer import TrainConfig, Trainer
 
 out = Path(sys.argv[1])
 pause = float(os.environ.get("PAUSE", "0"))
@@ -41,11 +43,11 @@ class Slow(LanguageModeling):
         return super().count(batch)
 
 model = build(ModelConfig(tokenizer.vocab_size, 16, 2, 2, 1, 24, 32), 0)
-config = TrainConfig(STEPS, 4, 2, OptimConfig("muon", lr=3e-3), checkpoint_seconds=0.0)
+config = TrainConfig(STEPS, 4, 2, OptimConfig("muon", lr=3e-3), layout=Layout(precision="bf16"), checkpoint_seconds=0.0)
 trainer = Trainer(model, Slow(), loader, config, out / ".work")
 print("begins at", trainer.step, flush=True)
 log = trainer.run("x")
-save_hf(model, tokenizer, out / "hf")
+save_hf(trainer.network(), tokenizer, out / "hf")
 write_log(out / "metrics.jsonl", log)
 counts = {"steps": trainer.step, "loss_last": log[-1]["loss"]}
 artifact.seal(out, stage="pretrain", fingerprint="f", config={}, inputs={}, counts=counts)
@@ -69,7 +71,9 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def newest(out: Path) -> int:
-    return max((int(p.stem.split("-")[1]) for p in (out / ".work").glob("step-*.pt")), default=0)
+    return max(
+        (int(p.parent.name.split("-")[1]) for p in (out / ".work").glob("step-*/meta.json")), default=0
+    )
 
 
 def test_a_killed_training_stage_ends_with_the_same_manifest(tmp_path):

@@ -41,7 +41,7 @@ class Progressions:
 def losses(optimizer: str, micro: int = 4) -> list[float]:
     config = ModelConfig(VOCAB, 48, 2, 4, 2, 96, 64, rope_base=10_000.0, tied=optimizer == "muon")
     train = TrainConfig(
-        steps=20, rows=8, micro=micro, precision="fp32", warmup=0.1, decay=0.5,
+        steps=20, rows=8, micro=micro, warmup=0.1, decay=0.5,
         optim=OptimConfig(optimizer, lr=3e-3),  # type: ignore[arg-type]
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as work:

@@ -132,6 +132,7 @@ def _stage(out: Path, name: str) -> None:
         _weights(out / "hf" / "model.safetensors")
     elif name == "pivotal":
         write_jsonl(out / "answers.jsonl", [answer(1), answer(2)])
+        write_json(out / "card.json", card())
         write_jsonl(out / "pairs.jsonl.zst", [{"id": "9f31c07ab2d455e0"}])
     elif name == "eval":
         _eval(out, rng)
@@ -251,7 +252,8 @@ def _samples(rng: random.Random) -> list[dict[str, Any]]:
     return [json.loads(json.dumps(r)) for r in rows]
 
 
-def answer(seed: int) -> dict[str, Any]:
+def answer(seed: int, kind: str = "math") -> dict[str, Any]:
+    """A row of answers.jsonl: a text of 30 tokens or so, three of them pivotal."""
     rng = random.Random(seed)
     lines = (
         "First find the new apples : 3 bags of 4 is 1 2 .",
@@ -259,25 +261,59 @@ def answer(seed: int) -> dict[str, Any]:
         "The answer is 1 9 .",
     )
     words = "\n ".join(lines).split(" ")
-    p, tokens = 0.42, []
-    for i, word in enumerate(words):
-        text = word if i == 0 or word in (".", ":", "2", "4", "9") else " " + word
-        jump = {0: 0.24, 9: -0.31, 14: 0.36}.get(i, rng.uniform(-0.05, 0.06))
-        after = min(0.98, max(0.05, p + jump))
-        known = i % 5 != 3
-        tokens.append(
-            {
-                "text": text,
-                "p_before": round(p, 3) if known else None,
-                "p_after": round(after, 3) if known else None,
-                "n": 48,
-                "alternatives": [{"text": " So", "p": 0.21, "n": 24}, {"text": "<b>", "p": None, "n": 0}]
-                if abs(jump) > 0.2
-                else [],
-            }
-        )
-        p = after
+    tokens = [w if i == 0 or w in (".", ":", "2", "4", "9") else " " + w for i, w in enumerate(words)]
+    p, change, pivots = [0.42], [], []
+    for i, text in enumerate(tokens):
+        jump = {0: 0.24, 9: -0.31, 14: 0.36}.get(i, 0.0)
+        p.append(min(0.98, max(0.05, p[-1] + jump + rng.uniform(-0.01, 0.01))))
+        change.append(round(p[-1] - p[-2], 4) if i % 4 == 0 or jump else None)
+        if jump:
+            pivots.append(pivot(i, text, p[-2], p[-1]))
+    p[-1] = 1.0
+    known = [x if i % 5 != 3 else None for i, x in enumerate(p)]
     return {
+        "id": f"q{seed}", "answer": "19", "kind": kind, "right": True,
+        "tokens": tokens, "ids": list(range(len(tokens))),
         "question": "Mia has 12 apples. She buys 3 bags of 4 and gives 5 away. How many are left?",
-        "answer": "19",
-    } | {"tokens": tokens}
+        "probability": [0.4 if c else 0.99 for c in change], "p": known, "low": [max(0.0, x - 0.2) for x in p],
+        "high": [min(1.0, x + 0.2) for x in p], "n": [48 if x else 2 for x in known],
+        "change": change, "pivots": pivots,
+    }  # fmt: skip
+
+
+def pivot(at: int, text: str, before: float, after: float) -> dict[str, Any]:
+    def branch(text: str, role: str, p: float, *said: tuple[str, str]) -> dict[str, Any]:
+        examples = [{"outcome": o, "text": t, "left_out": 0} for o, t in said]
+        row = {
+            "text": text,
+            "id": 5,
+            "role": role,
+            "p": p,
+            "low": max(0.0, p - 0.2),
+            "high": min(1.0, p + 0.2),
+        }
+        return row | {"n": 24, "right": round(24 * p), "rollouts": "0" * 32, "examples": examples}
+
+    return {
+        "at": at, "before": before, "after": after, "change": after - before, "likely": 0.99, "certified": at == 0,
+        "rollouts": "0" * 32,
+        "branches": [
+            branch(text, "taken", after, ("right", " 12 and 7 is 19."), ("wrong", " 12 and 5 is 17.")),
+            branch(" So", "pair", 0.21, ("wrong", HOSTILE)), branch("<b>", "other", 0.4),
+        ],
+    }  # fmt: skip
+
+
+def card() -> dict[str, Any]:
+    """A card.json of a pivotal search."""
+    return {
+        "model": "runs/nano/sft", "questions": {"searched": 2, "too easy": 0, "too hard": 1, "answers": 2},
+        "pivotal_tokens": 6, "up": 4, "down": 2, "pairs": 5, "pairs_by_kind": {"math": 5}, "search": {"gap": 0.2},
+        "stopped": "",
+        "changes": {"width": 0.05, "up": [0] * 4 + [2, 0, 0, 2] + [0] * 12, "down": [0] * 6 + [2] + [0] * 13},
+        "error": {"rate": 0.05, "expected": 0.011, "certified": 2, "says": "each token listed changes p(success)"},
+        "cost": {
+            "rollouts": 412, "outcomes": {"right": 200, "wrong": 212, "unparsed": 0, "truncated": 0},
+            "tokens_generated": 9100, "tokens_prefilled": 800, "tokens_per_pair": 1980.0,
+        },
+    }  # fmt: skip

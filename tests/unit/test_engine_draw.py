@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from phikit.engine import sampling, slots
-from phikit.engine.draw import best, log_total, pick, sample_key, uniform
+from phikit.engine.base import GenRequest
+from phikit.engine.draw import best, log_total, pick, sample_key, shaped, uniform
 
 
 def test_uniforms_and_keys_are_those_of_the_torch_engine():
@@ -57,3 +58,29 @@ def test_best_lists_the_most_probable_first():
     assert [i for i, _ in found] == [1, 3, 0]
     assert found[0][1] == pytest.approx(3 - np.log(np.exp(logits.astype(float)).sum()))
     assert len(best(logits, 0.0, 9)) == 4
+
+
+def test_shaped_logits_follow_llama_cpps_order():
+    """Penalties first, then top_k, then min_p; what is forbidden is -inf, the rest as it was."""
+    logits = np.array([3.0, 2.0, 1.0, 0.0, -1.0], np.float32)
+
+    def shape(tokens=(), **options):
+        return shaped(logits, GenRequest((0,), 1, **options), tokens).tolist()
+
+    inf = float("-inf")
+    assert shape(top_k=2) == [3, 2, inf, inf, inf]
+    assert shape(min_p=0.3) == [3, 2, inf, inf, inf]  # exp(-1) = 0.37 is kept, exp(-2) = 0.14 is not
+    assert shape((0, 0, 4), repeat_penalty=2.0) == [1.5, 2, 1, 0, -2]
+    assert shape((0, 0, 4), frequency_penalty=0.5, presence_penalty=0.25) == [1.75, 2, 1, 0, -1.75]
+    assert shape((0, 0, 4), repeat_penalty=2.0, repeat_last=1) == [3, 2, 1, 0, -2]
+    assert shape((0, 0, 4), repeat_penalty=2.0, repeat_last=0, top_k=5) == logits.tolist()
+    assert shape((0, 0, 0, 0), frequency_penalty=1.0, top_k=1) == [inf, 2, inf, inf, inf]
+    assert logits.tolist() == [3, 2, 1, 0, -1]
+
+
+def test_a_request_says_whether_its_logits_are_shaped():
+    assert not GenRequest((0,), 1).is_shaped
+    assert GenRequest((0,), 1, top_k=1).is_shaped
+    assert GenRequest((0,), 1, min_p=0.1).is_shaped
+    assert GenRequest((0,), 1, presence_penalty=0.1).is_shaped
+    assert not GenRequest((0,), 1, presence_penalty=0.1, repeat_last=0).is_shaped

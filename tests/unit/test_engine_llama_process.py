@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from gguf_bytes import ARRAY, STRING, UINT32, Gguf, Tensor, array, text
 from tiny_gguf import TEXT, write_tiny
 
+from phikit.engine import llama_c
 from phikit.engine.base import GenRequest, ScoreRequest
 from phikit.engine.llama import EngineCrashed, LlamaEngine
 
@@ -151,6 +153,60 @@ def test_a_file_that_llama_cpp_chokes_on_is_a_value_error(path, tmp_path, name, 
     broken.write_bytes(data)
     with pytest.raises(ValueError, match=rf"broken\.gguf.*cannot load this model: .*{said}"):
         LlamaEngine(broken, threads=1)
+
+
+KEYS = [
+    ("general.architecture", STRING, text("phi3")),
+    ("phi3.context_length", UINT32, b"\1\1\0\0"),
+    ("tokenizer.ggml.tokens", ARRAY, array(STRING, [text("a")])),
+]
+
+
+def test_llama_cpp_never_sees_a_file_that_the_check_refuses(path, tmp_path, monkeypatch):
+    def library():
+        raise AssertionError("llama.cpp was asked")
+
+    monkeypatch.setattr(llama_c, "_library", library)
+    raw = path.read_bytes()
+    with pytest.raises(AssertionError, match="was asked"):
+        llama_c.Model(str(path), 1)
+    for name, data, words in (
+        ("cut", raw[:-1], "the file is cut"),
+        ("magic", b"GGML" + raw[4:], "not a GGUF file"),
+        ("overlap", Gguf(KEYS, [Tensor(), Tensor("b", offset=96)], 256).bytes(), "overlap"),
+        ("split", Gguf([*KEYS, ("split.count", UINT32, b"\2\0\0\0")]).bytes(), "one part of a split GGUF"),
+    ):
+        (tmp_path / f"{name}.gguf").write_bytes(data)
+        with pytest.raises(ValueError, match=words):
+            llama_c.Model(str(tmp_path / f"{name}.gguf"), 1)
+    with pytest.raises(FileNotFoundError):
+        llama_c.Model(str(tmp_path / "none.gguf"), 1)
+
+
+def test_a_file_that_changed_is_checked_again_when_the_child_starts_again(path, tmp_path):
+    own = tmp_path / "m.gguf"
+    own.write_bytes(path.read_bytes())
+    engine = LlamaEngine(own, threads=1)
+    try:
+        os.kill(engine.pid, signal.SIGKILL)
+        own.unlink()
+        own.write_bytes(path.read_bytes()[:-1])
+        for _ in range(2):  # the first call may still find the old child
+            with pytest.raises((EngineCrashed, ValueError)) as e:
+                engine.encode("the cat")
+        assert "the file is cut" in str(e.value)
+    finally:
+        engine.close()
+
+
+def test_nothing_else_opens_llama_cpp():
+    """So that the check stands before it. corpus/sources.py reads its description, serve/doctor.py asks whether it is
+    there."""
+    source = Path(llama_c.__file__).parents[1]
+    named = [p.relative_to(source).as_posix() for p in source.rglob("*.py") if "xllamacpp" in p.read_text()]
+    assert sorted(named) == ["corpus/sources.py", "engine/llama_c.py", "serve/doctor.py"]
+    loads = [p.name for p in source.rglob("*.py") if "llama_model_load" in p.read_text()]
+    assert loads == ["llama_c.py"]
 
 
 def test_memory_stays_flat(engine):

@@ -324,3 +324,18 @@ def test_a_checkpoint_folder_opens(tmp_path, engine):
     for folder in (tmp_path, tmp_path / "hf"):
         again = run(TorchEngine.from_folder(folder), request)
         assert [c.tokens for c in again[0]] == [c.tokens for c in run(engine, request)[0]]
+
+
+def test_a_text_is_looked_at_only_where_a_stop_string_may_end(engine, monkeypatch):
+    """Decoding every sample's text after every token would take longer than the network."""
+    r, free = ascii_request(engine)
+    looked: list[int] = []
+    stopped = engine._stopped
+    monkeypatch.setattr(engine, "_stopped", lambda s: looked.append(s.tokens[-1]) or stopped(s))
+    done = run(
+        engine, [GenRequest(r.prompt, r.max_tokens, seed=r.seed, stop=("never said", free.text[2:4]))]
+    )[0][0]
+    assert done.finish == "stop"
+    ends = {b"d"[0], free.text[3].encode()[-1]}
+    assert all(ends & set(TOKENIZER.token_bytes(t)) for t in looked)
+    assert len(looked) <= len(done.tokens)

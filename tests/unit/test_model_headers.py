@@ -311,3 +311,86 @@ def test_flipped_bits_and_cuts_give_a_header_or_a_value_error():
             except ValueError:
                 refused += 1
         assert refused > 2000
+
+
+def test_every_cut_of_a_sound_file_is_refused():
+    for data, check in ((sound().bytes(), check_gguf), (sound_safetensors(), check_safetensors)):
+        for n in range(len(data)):
+            with pytest.raises(ValueError):  # noqa: PT011 (which one depends on the place of the cut)
+                check(data[:n])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(1, 12)), min_size=1, max_size=6),
+    st.integers(0, 24 * 32),
+)
+def test_tensors_of_a_gguf_lie_inside_and_apart(places, room):
+    """Offsets and sizes in units of the alignment: accepted where no byte belongs to two and all are there."""
+    tensors = [Tensor(f"t{i}", (8, size), 0, 32 * at) for i, (at, size) in enumerate(places)]
+    taken = [u for at, size in places for u in range(at, at + size)]
+    data = Gguf([], tensors, room).bytes()
+    if len(set(taken)) == len(taken) and 32 * (max(taken) + 1) <= room:
+        found = check_gguf(data).tensors
+        assert [found[t.name].start % 32 for t in tensors] == [0] * len(tensors)
+        assert [found[f"t{i}"].size for i in range(len(places))] == [32 * size for _, size in places]
+    else:
+        with pytest.raises(ValueError, match=r"overlap|the file is cut"):
+            check_gguf(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 4)), max_size=5), st.integers(0, 12))
+def test_tensors_of_a_safetensors_file_fill_it(places, size):
+    header = {f"t{i}": entry("U8", (n,), (at, at + n)) for i, (at, n) in enumerate(places)}
+    data = with_header(json.dumps(header).encode()) + bytes(size)
+    taken = [u for at, n in places for u in range(at, at + n)]
+    ends = {0} | {at + n for at, n in places if n}
+    if sorted(taken) == list(range(size)) and all(at in ends for at, _ in places):
+        assert {n: t.size for n, t in check_safetensors(data).items()} == {
+            f"t{i}": n for i, (_, n) in enumerate(places)
+        }
+    else:
+        with pytest.raises(ValueError, match=r"begins at byte|end at byte"):
+            check_safetensors(data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6))
+def test_a_name_is_there_once(names):
+    keys = Gguf([(n, UINT32, u32(1)) for n in names]).bytes()
+    tensors = Gguf([], [Tensor(n, (8, 1), 0, 32 * i) for i, n in enumerate(names)], 32 * len(names)).bytes()
+    spec = ",".join(f'"{n}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}' for n in names)
+    for data, check in (
+        (keys, check_gguf),
+        (tensors, check_gguf),
+        (with_header(f"{{{spec}}}".encode()), check_safetensors),
+    ):
+        if len(set(names)) == len(names):
+            check(data)
+        else:
+            with pytest.raises(ValueError, match="is there twice"):
+                check(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 5), st.integers(0, 2**64 - 1) | st.sampled_from([2**k for k in range(64)]))
+def test_absurd_numbers_take_neither_time_nor_memory(field, value):
+    """One 64-bit number of a sound file replaced: counts of tensors and keys, lengths of a name, a text and an
+    array, and the length of a safetensors header."""
+    data, check = bytearray(sound().bytes()), check_gguf
+    tokens = data.index(b"tokens")
+    at = (8, 16, 24, data.index(b"phi3") - 8, tokens + 6 + 8, 0)[field]
+    if field == 5:
+        data, check = bytearray(sound_safetensors()), check_safetensors
+    before = bytes(data[at : at + 8])
+    data[at : at + 8] = u64(value)
+    tracemalloc.start()
+    begin = time.process_time()
+    try:
+        check(bytes(data))
+    except ValueError:
+        assert u64(value) != before
+    assert time.process_time() - begin < 1
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()

@@ -57,7 +57,7 @@ def test_every_maker_can_be_kept_and_broken():
         "* a\n* b", "* a\n* b\n* c", "* a\n* b\n* c\n* d", "* a\n* b\n* c\n* d\n* e", "a\n***\nb", "a\n***\nb\n***\nc",
         "a\n***\nb\n***\nc\n***\nd", "<<t>> x", "*a* *b* *c*", "[a] [b] [c]", "x\nP.S. y", "one, two",
         "however example together reason always finally", "very also because really important many can good",
-        "Now. " * 4, "word " * 150, "A b. C d. E f. G h. I j.", "A b. C d.", "x y z. a b.",
+        "Now. " * 4, "Now. " * 3, "Now. " * 5, "word " * 150, "A b. C d. E f. G h. I j.", "A b. C d.", "x y z. a b.",
     ]  # fmt: skip
     for i in itertools.islice(instructions(TASKS, 3), 400):
         for c in i.constraints:

@@ -51,6 +51,8 @@ def ctx(tmp_path):
         recipe=SimpleNamespace(teacher=SimpleNamespace(model=str(tmp_path / "other"), budget=0, slots=1)),
         inputs=inputs,
         file=lambda stage, name: inputs[stage].file(name),
+        device=None,
+        one=lambda *stages: next(s for s in stages if s in inputs),
     )
 
 
@@ -80,5 +82,5 @@ def test_a_judge_that_says_nothing_is_an_error_that_counts(ctx):
 def test_the_verifier_reads_other_kinds_too():
     right = Reply("The answer is (B).", (1,), True, "me")
     q = Question("q", "Which?", "B", "choice")
-    assert (stage._verified(right, q).accuracy, stage._verified(right, q).style) == (5.0, 3.0)
-    assert stage._verified(Reply("(C)", (1,), True, "me"), q).accuracy == 1.0
+    assert (stage.verified(right, q).accuracy, stage.verified(right, q).style) == (5.0, 3.0)
+    assert stage.verified(Reply("(C)", (1,), True, "me"), q).accuracy == 1.0

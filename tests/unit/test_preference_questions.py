@@ -179,18 +179,30 @@ def test_the_card_adds_up(folder):
 
 def test_answers_show_p_along_the_way(folder):
     answers = list(read_jsonl(folder / "answers.jsonl"))
-    pairs = {r["id"] for r in read_jsonl(folder / "rollouts.jsonl.zst")}
-    pivotal = [t for a in answers for t in a["tokens"] if t["pivotal"]]
-    assert pivotal
-    for t in pivotal:
-        assert abs(t["p_after"] - t["p_before"]) == pytest.approx(abs(t["change"]))
-        assert t["alternatives"]
-        assert t["low"] <= t["p_after"] <= t["high"]
-        assert t["rollouts"] in pairs
-    largest = [max((abs(t["change"] or 0) for t in a["tokens"]), default=0) for a in answers]
+    sampled = {r["id"] for r in read_jsonl(folder / "rollouts.jsonl.zst")}
+    pivots = [(a, v) for a in answers for v in a["pivots"]]
+    assert pivots
+    for a, v in pivots:
+        assert v["after"] - v["before"] == pytest.approx(v["change"], abs=2e-4)
+        assert a["change"][v["at"]] == v["change"]
+        assert [b["role"] for b in v["branches"]].count("taken") == 1
+        assert all(b["low"] <= b["p"] <= b["high"] for b in v["branches"])
+        for b in v["branches"]:  # examples are the rollouts that were counted
+            outcomes = {e["outcome"] == "right" for e in b["examples"]}
+            assert outcomes == {
+                right for right in (True, False) if (b["right"] if right else b["n"] - b["right"])
+            }
+        assert v["rollouts"] in sampled
+    largest = [max((abs(v["change"]) for v in a["pivots"]), default=0) for a in answers]
     assert largest == sorted(largest, reverse=True)
-    ends = [a["tokens"][-1]["p_after"] for a in answers]
-    assert ends == [float(a["right"]) for a in answers]
+    assert [a["p"][-1] for a in answers] == [float(a["right"]) for a in answers]
+    assert all(len(a["p"]) == len(a["low"]) == len(a["high"]) == len(a["tokens"]) + 1 for a in answers)
+    card = read_json(folder / "card.json")
+    assert card["pivotal_tokens"] == len({(a["id"], *a["ids"][: v["at"] + 1]) for a, v in pivots})
+    assert card["error"]["certified"] == len(
+        {(a["id"], *a["ids"][: v["at"] + 1]) for a, v in pivots if v["certified"]}
+    )
+    assert (sum(card["changes"]["up"]), sum(card["changes"]["down"])) == (card["up"], card["down"])
 
 
 def test_a_second_run_gives_the_same_bytes(folder, tmp_path):

@@ -13,7 +13,7 @@ from phikit.model.config import ModelConfig
 from phikit.model.hf import save_hf
 from phikit.model.hf_read import load_hf
 from phikit.model.transformer import build
-from phikit.recipe.schema import Dpo
+from phikit.recipe.schema import Dpo, Layout
 from phikit.recipe.stages import dpo1
 from phikit.records import Preference, artifact, to_row, turns
 from phikit.records.io import write_jsonl
@@ -45,7 +45,7 @@ def stage(tmp_path, monkeypatch):
         ctx = SimpleNamespace(
             name="dpo1", out=out, work=out / ".work", seed=7, inputs=inputs,
             config=Dpo(**{"context": 64, "batch": 4, "lr": 1e-2, "epochs": 4.0, **keys}),
-            recipe=SimpleNamespace(layout=SimpleNamespace(precision="fp32")),
+            recipe=SimpleNamespace(layout=Layout()),
             file=lambda stage, name: inputs[stage].file(name),
         )  # fmt: skip
         return out, dpo1.run(ctx)  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def test_all_parameters_are_trained_and_the_reference_is_kept(stage, monkeypatch
     assert counts["steps"] == 12
     assert counts["trained"] == counts["parameters"]
     assert counts["loss_last"] < counts["loss_first"]
-    assert {p.name for p in out.iterdir()} == {"hf", "metrics.jsonl", *dpo1.KEEP}
+    assert {p.name for p in out.iterdir()} == {"hf", "metrics.jsonl", *dpo1.KEEP, *dpo1.VOLATILE}
     kept = (out / reference.FILE).read_bytes()
     monkeypatch.setattr(reference, "response_logprobs", None)  # another rate asks for no reference pass
     stage(lr=1e-3, beta=0.3)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from phikit.model.config import ModelConfig
+from phikit.model.gguf_header import read_gguf_header
 from phikit.model.hf import save_hf
 from phikit.model.hf_read import load_hf
 from phikit.model.transformer import build
@@ -31,9 +32,10 @@ def ctx(tmp_path):
         {"id": str(i), "question": f"How many apples are {i} and {i + 3}?", "answer": "1"} for i in range(6)
     ]
     write_jsonl(tmp_path / "synth" / "heldout" / "arithmetic.jsonl", rows)
+    tokenizer.save(tmp_path / "tokenizer" / "tokenizer.json")
     inputs = {
         name: artifact.seal(tmp_path / name, stage=name, fingerprint="0", config={}, inputs={}, counts={})
-        for name in ("dpo2", "synth")
+        for name in ("dpo2", "synth", "tokenizer")
     }
     (tmp_path / "export").mkdir()
     return SimpleNamespace(
@@ -42,6 +44,7 @@ def ctx(tmp_path):
         config=SimpleNamespace(hf="fp32", gguf=("f32", "f16"), prompts=5),
         inputs=inputs,
         file=lambda stage, name: inputs[stage].file(name),
+        one=lambda *stages: next(s for s in stages if s in inputs),
     )
 
 
@@ -68,11 +71,32 @@ def test_a_folder_in_bf16(ctx):
     assert "FROM ./model-bf16.gguf" in (ctx.out / "Modelfile").read_text()
 
 
+def test_quantized_files_are_counted_but_need_not_agree(ctx):
+    ctx.config = SimpleNamespace(hf="fp32", gguf=("f16", "Q8_0", "Q4_0"), prompts=3)
+    counts = export.run(ctx)
+    assert counts["same_f16"] == counts["prompts"] == 3
+    assert 0 <= counts["same_Q4_0"] <= 3
+    assert 0 <= counts["same_Q8_0"] <= 3
+    keys, tensors = (getattr(read_gguf_header(ctx.out / "model-Q8_0.gguf"), k) for k in ("keys", "tensors"))
+    assert keys["general.file_type"] == 7
+    assert tensors["blk.0.attn_qkv.weight"].type == "Q8_0"
+    assert read_gguf_header(ctx.out / "model-Q4_0.gguf").tensors["blk.0.ffn_down.weight"].type == "Q4_0"
+    assert "FROM ./model-f16.gguf" in (ctx.out / "Modelfile").read_text()
+
+
+def test_rows_that_k_quants_cannot_hold_are_an_error_in_words(ctx):
+    ctx.config = SimpleNamespace(hf="fp32", gguf=("Q4_K_M",), prompts=3)
+    with pytest.raises(ValueError, match="multiples of 256: use Q8_0 or Q4_0"):
+        export.run(ctx)
+    assert not (ctx.out / "model-Q4_K_M.gguf").exists()
+
+
 def test_disagreement_is_an_error(tmp_path):
     path = tmp_path / "model.gguf"
     good = [([1, 2], (3, 4))] * 4
     assert export.agreement(path, good, good) == 4
     assert export.agreement(path, good, [*good[:2], *[([1, 2], (3, 5))] * 2]) == 2
+    assert export.agreement(path, good, [([1, 2], (3, 5))] * 4, least=0.0) == 0
     with pytest.raises(ValueError, match="only 1 of 4 greedy answers"):
         export.agreement(path, good, [good[0], *[([1, 2], (3, 5))] * 3])
     with pytest.raises(ValueError, match="tokenizes 1 of 4 prompts otherwise"):

@@ -4,6 +4,7 @@ import pytest
 
 from phikit.recipe import plan
 from phikit.recipe.load import load
+from phikit.recipe.run import run
 
 
 def test_phi4_has_the_published_number_of_parameters():
@@ -36,17 +37,19 @@ def test_steps_follow_from_tokens_batch_and_context():
 
 
 def test_memory_of_a_rank():
-    recipe = load("phi4", scale="phi4")
+    recipe = load("phi4", scale="phi4", settings=["layout.fsdp=960", "layout.replicas=1"])
     assert recipe.pretrain
     memory = plan.train_memory(recipe, recipe.pretrain)
     share = 14_659_507_200 / 1920
     assert memory.weights == pytest.approx(6 * share, rel=1e-6)
     assert memory.optimizer == pytest.approx(8 * share, rel=1e-6)
     assert memory.total < 80e9
-    one = load("phi4", scale="phi4", settings=["layout.fsdp=1", "layout.tp=1"])
+    one = load("phi4", scale="phi4", settings=["layout.fsdp=1", "layout.tp=1", "layout.replicas=1"])
     assert one.pretrain
     assert plan.train_memory(one, one.pretrain).optimizer == 8 * 14_659_507_200
-    muon = load("phi4", scale="phi4", settings=["pretrain.optimizer=muon"])
+    muon = load(
+        "phi4", scale="phi4", settings=["pretrain.optimizer=muon", "layout.fsdp=960", "layout.replicas=1"]
+    )
     assert muon.pretrain
     assert plan.train_memory(muon, muon.pretrain).optimizer < memory.optimizer
 
@@ -61,7 +64,7 @@ def test_the_built_in_layouts_fit(scale):
     [
         (["layout.tp=4", "layout.fsdp=480"], "does not divide the 10 KV heads"),
         (["layout.tp=2", "layout.cp=2", "layout.fsdp=480"], r"product is in {1, 2, 5, 10}"),
-        (["layout.fsdp=7"], "pretrain.batch 5760 is not a multiple of layout.fsdp 7"),
+        (["layout.fsdp=7"], "pretrain.batch 5760 is not a multiple of layout.fsdp x layout.replicas 1680"),
         (["pretrain.micro=4"], "pretrain.micro 4 does not divide the 6 rows"),
     ],
 )
@@ -77,3 +80,18 @@ def test_disk_grows_with_the_stages():
     assert plan.disk_bytes(recipe, ["report"]) < 1e9
     assert plan.disk_bytes(recipe, ["sft"]) > 16 * 14e9
     assert plan.disk_bytes(load(), load().stages) < 2e9
+
+
+def test_gguf_types_that_do_not_fit_the_rows_are_refused_before_the_run(tmp_path):
+    nano = load("phi4", scale="nano", settings=["export.gguf=[f16, Q4_K_M]"])
+    assert plan.layout_remarks(nano)[-1].startswith(
+        "error: export.gguf: tensor 'token_embd.weight' has rows of 128"
+    )
+    with pytest.raises(ValueError, match=r"export\.gguf: .* multiples of 256: use Q8_0 or Q4_0"):
+        run(nano, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    plan.check_export(load("phi4", scale="nano", settings=["export.gguf=[f16, Q8_0, Q4_0]"]))
+    every = "export.gguf=[f32, f16, bf16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0]"
+    plan.check_export(load("phi4", scale="phi4", settings=[every]))
+    with pytest.raises(ValueError, match=r"export\.gguf"):
+        load("phi4", scale="phi4", settings=["export.gguf=[Q3_K]"])

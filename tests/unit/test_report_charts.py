@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from phikit.report.charts import MAX_POINTS, line, nice_ticks, success_path, whiskers
+from phikit.report.charts import MAX_POINTS, line, nice_ticks, whiskers
 from phikit.report.numbers import duration, score_text, short
 
 
@@ -46,11 +46,6 @@ def test_one_point_and_equal_values_do_not_divide_by_zero() -> None:
     line([(1, 2)], ["a"], x_name="x", y_name="y", title="t")
     line([(1, 0), (2, 0)], ["a", "b"], x_name="x", y_name="y", title="t")
     whiskers([("sft", 0.0, float("-inf"), float("inf"), "tip")], share=True, x_name="x", title="t")
-    success_path([None], "t")
-
-
-def test_a_gap_in_p_success_breaks_the_line() -> None:
-    assert success_path([0.5, 0.5, None, 1.0], "t").count("M") == 2
 
 
 def test_numbers_are_written_for_people() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -12,20 +13,21 @@ import pytest
 
 from phikit.engine.scripted import ScriptedEngine
 from phikit.serve.chat import find, talk
+from phikit.serve.conversation import Conversation
 
 
 def conversation(engine, *lines):
     """(stdout, stderr) of a conversation; an exception among the lines is raised: Ctrl-C at the prompt."""
     waiting = iter([*lines, None])
 
-    def ask() -> str | None:
+    def ask(_: str) -> str | None:
         line = next(waiting)
         if isinstance(line, BaseException):
             raise line
         return line
 
     out, notes = io.StringIO(), io.StringIO()
-    talk(engine, ask, out, notes)
+    talk(Conversation(engine, out, notes), ask)
     return out.getvalue(), notes.getvalue()
 
 
@@ -74,6 +76,56 @@ def test_a_full_context_is_refused_with_the_numbers():
     assert len(out.strip()) <= 80
 
 
+def test_several_lines_are_one_message():
+    engine = ScriptedEngine(lambda prompt: "ok")
+    conversation(engine, '"""first\n', "second\n", 'third"""\n', '"""one line"""')
+    assert "user<|im_sep|>first\nsecond\nthird<|im_end|>" in engine.prompts[0]
+    assert "user<|im_sep|>one line<|im_end|>" in engine.prompts[1]
+
+
+def test_system_settings_and_retry():
+    engine = ScriptedEngine(lambda prompt, seed: f"seed {seed % 1000}", seeded=True)
+    out, notes = conversation(
+        engine,
+        "/system Be brief.",
+        "hi",
+        "/set temperature 0.7",
+        "/set seed 5",
+        "/retry",
+        "/set",
+        "/set temperature hot",
+        "/set nothing 1",
+        "/set temperature -3",
+        "/nonsense",
+    )
+    assert engine.prompts[0].startswith("<|im_start|>system<|im_sep|>Be brief.<|im_end|>")
+    assert engine.prompts[1] == engine.prompts[0]
+    assert len(set(out.split("\n")[:2])) == 2
+    assert "temperature 0.7" in notes
+    assert "seed 6" in notes  # a retry takes another
+    assert "/set temperature: give a number" in notes
+    assert "no such setting; known are temperature" in notes
+    assert 'option "temperature" must be from 0 to 100' in notes
+    assert "/nonsense is no command" in notes
+
+
+def test_save_and_load(tmp_path):
+    engine = ScriptedEngine(lambda prompt: "fine")
+    path = tmp_path / "talk.json"
+    conversation(engine, "/system Be kind.", "hi", f"/save {path}")
+    saved = json.loads(path.read_text())
+    assert saved["system"] == "Be kind."
+    assert [m["content"] for m in saved["messages"]] == ["hi", "fine"]
+    _, notes = conversation(engine, f"/load {path}", "more")
+    assert "hi<|im_end|>" in engine.prompts[-1]
+    assert "Be kind." in engine.prompts[-1]
+    assert "2 messages; the last: fine" in notes
+    path.write_text('{"messages": [{"role": "wizard", "content": 1}]}')
+    _, notes = conversation(engine, f"/load {path}", "/load", "/save")
+    assert "not a saved conversation" in notes
+    assert "/load needs a file name" in notes
+
+
 def test_the_latest_checkpoint_of_a_run(tmp_path):
     with pytest.raises(ValueError, match="none of export, dpo2, dpo1, sft is there yet"):
         find(tmp_path)
@@ -98,9 +150,38 @@ def test_over_a_pipe(tmp_path):
     source = str(Path(__file__).parents[2] / "src")
     done = subprocess.run(
         [sys.executable, "-c", f"from phikit.serve.chat import chat; chat({str(tmp_path)!r})"],
-        input="hi\n/quit\n", capture_output=True, text=True, env={**os.environ, "PYTHONPATH": source},
-    )  # fmt: skip
+        input="hi\n/quit\n",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": source},
+    )
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path / 'sft'}: 128 tokens of context" in done.stderr
     assert "tokens/s]" in done.stderr
     assert done.stdout.endswith("\n")
+
+
+def test_a_stored_model_speaks_with_its_modelfile(tmp_path, monkeypatch):
+    """Template, system text and parameters of the store reach the chat."""
+    from tiny_gguf import write_tiny
+
+    from phikit.serve.chat import open_model
+    from phikit.serve.command import create
+
+    monkeypatch.setenv("PHIKIT_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "none"))
+    write_tiny(tmp_path / "t.gguf")
+    (tmp_path / "Modelfile").write_text(
+        'FROM ./t.gguf\nTEMPLATE """{{ .System }}|{{ .Prompt }}|"""\nSYSTEM Kind.\nPARAMETER num_predict 3\n'
+    )
+    assert create("own", tmp_path / "Modelfile") == "created 'own:latest'"
+    talk_to = open_model("own")
+    try:
+        assert talk_to.system == "Kind."
+        assert talk_to.settings.num_predict == 3
+        from phikit.records.types import Turn
+
+        ids = talk_to.render([Turn("system", "Kind."), Turn("user", "hi")])
+        assert talk_to.engine.decode(ids) == "Kind.|hi|"
+    finally:
+        talk_to.engine.close()

@@ -138,3 +138,88 @@ def test_ratio_covers():
     size = rng.lognormal(6, 0.8, size=(800, 40))
     bits = size * (2.0 + 0.3 * rng.normal(size=size.shape))
     assert 0.91 <= _coverage(lambda k: stats.ratio(bits[k], size[k]), 2.0) <= 0.97
+
+
+def test_two_way_is_the_item_interval_where_runs_do_not_differ():
+    rng = np.random.default_rng(0)
+    x = rng.random((50, 5))
+    x -= x.mean(axis=0)  # equal run means
+    items, runs = np.repeat(range(50), 5), np.tile(range(5), 50)
+    both = stats.two_way(x.ravel(), items, runs)
+    one = stats.mean(x.ravel(), items)
+    assert (both.low, both.high) == pytest.approx((one.low, one.high), rel=1e-2)
+    shifted = stats.two_way((x + np.array([0, 1, 2, 3, 4])).ravel(), items, runs)
+    assert shifted.high - shifted.low > 2 * (both.high - both.low)
+
+
+@pytest.mark.parametrize(("of_items", "of_runs"), [(1.0, 0.0), (1.0, 0.3), (0.2, 0.5)])
+def test_two_way_covers(of_items, of_runs):
+    """Five runs whose examples are dealt anew, 60 items: the interval holds the mean of all items and runs."""
+    rng, hit, n = np.random.default_rng(1), 0, 600
+    items, runs = np.repeat(range(60), 5), np.tile(range(5), 60)
+    for _ in range(n):
+        x = rng.normal(0, of_items, (60, 1)) + rng.normal(0, of_runs, (1, 5)) + rng.normal(0, 1, (60, 5))
+        e = stats.two_way(x.ravel(), items, runs)
+        hit += e.low <= 0 <= e.high
+    assert hit / n >= 0.93
+
+
+def test_jackknife_of_a_mean_is_the_clustered_mean():
+    rng = np.random.default_rng(2)
+    x, clusters = rng.random(80), np.arange(80) // 4
+    a, b = stats.jackknife(lambda m: m[0], x[:, None], clusters), stats.mean(x, clusters)
+    assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), rel=1e-6)
+
+
+def test_jackknife_covers_an_f1_of_shares():
+    rng, hit, n = np.random.default_rng(3), 0, 400
+
+    def f1(m):
+        tried = m[0] + m[1]
+        given = m[0] / tried if tried else 0.0
+        return 2 * given * m[0] / (given + m[0]) if given + m[0] else 0.0
+
+    true = f1(np.array([0.3, 0.4]))
+    for _ in range(n):
+        drawn = rng.choice(3, 300, p=[0.3, 0.4, 0.3])
+        e = stats.jackknife(f1, np.stack([drawn == 0, drawn == 1], axis=1), range(300))
+        hit += e.low <= true <= e.high
+    assert 0.92 <= hit / n <= 0.98
+
+
+def test_detectable_differences_are_detected_four_times_in_five():
+    rng, hit, n, size = np.random.default_rng(4), 0, 600, 200
+    a, b = rng.random(size), rng.random(size)
+    effect = stats.detectable(stats.paired(a, b))
+    for _ in range(n):
+        a, b = rng.random(size), rng.random(size)
+        hit += stats.paired(a + effect, b).low > 0
+    assert 0.75 <= hit / n <= 0.85
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "n"), [(0.0, 0.0, 100), (0.02, 0.02, 100), (0.15, 0.05, 60), (0.3, 0.3, 40)]
+)
+def test_paired_shares_cover(only_a, only_b, n):
+    rng, hit = np.random.default_rng(5), 0
+    for _ in range(500):
+        cell = rng.choice(3, n, p=[only_a, only_b, 1 - only_a - only_b])
+        e = stats.paired_shares((cell == 0).astype(float), (cell == 1).astype(float))
+        hit += e.low <= only_a - only_b <= e.high
+    assert hit / 500 >= 0.935
+    same = stats.paired_shares([1.0] * n, [1.0] * n)
+    assert same.value == 0
+    assert same.low < 0 < same.high
+
+
+def test_difference_of_independent_shares_is_newcombes():
+    """Newcombe (1998), method 10: 56 of 70 against 48 of 80 has 0.0524 to 0.3339."""
+    e = stats.difference(stats.share(56, 70), stats.share(48, 80))
+    assert (e.value, e.low, e.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    assert (e.n, e.clusters) == (150, 150)
+
+
+def test_difference_of_symmetric_intervals_adds_squares():
+    a, b = stats.Estimate(5.0, 2.0, 8.0, 9, 9, "x"), stats.Estimate(1.0, -3.0, 5.0, 9, 9, "x")
+    e = stats.difference(a, b)
+    assert (e.low, e.high) == (-1.0, 9.0)

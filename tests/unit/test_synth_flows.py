@@ -3,12 +3,13 @@
 import asyncio
 
 import pytest
+from synth_script import Reply, Script, go, reasons
 
-from phikit.ask.budget import BudgetExhausted
 from phikit.records import Dialog, Document, Turn
 from phikit.records.io import read_jsonl
 from phikit.synth import seeds
-from phikit.synth.flows import FLOWS
+from phikit.synth.catalogue import VALIDATORS
+from phikit.synth.flows import FLOWS, SEEDS
 from phikit.synth.flows.base import Recorder, grounded, prompt, repeats, sentence_grammar, span_grammar
 from phikit.synth.flows.multi_agent import multi_agent
 from phikit.synth.flows.plurality import plurality
@@ -22,41 +23,6 @@ needs_sandbox = pytest.mark.skipif(sandbox.available() is not None, reason=str(s
 PASSAGE = Document(
     "The old mill was built in 1871 by Dutch weavers, and it now holds a small museum of wool.", "text"
 )
-
-
-class Reply:
-    def __init__(self, text, key, finish="stop", replayed=False):
-        self.text, self.key, self.finish, self.replayed = text, key, finish, replayed
-
-
-class Script:
-    """A teacher that says what it is told: one item (a text, or n texts) for each call, in order."""
-
-    def __init__(self, *items, budget=10**9):
-        self.items, self.asked, self.options, self.budget = list(items), [], [], budget
-
-    async def chat(self, turns, *, n=1, **options):
-        if len(self.asked) >= self.budget:
-            raise BudgetExhausted("the budget is spent")
-        self.asked.append(turns)
-        self.options.append(options)
-        item = self.items.pop(0)
-        texts = item if isinstance(item, list) else [item] * n
-        return [Reply(t, f"k{len(self.asked)}.{i}") for i, t in enumerate(texts)]
-
-    def run(self, flow):
-        return asyncio.run(flow)
-
-    def counts(self):
-        return {"asked": len(self.asked), "replayed": 0, "tokens": 10 * len(self.asked)}
-
-
-def go(flow, seed, *items, **options):
-    return asyncio.run(flow(seed, Script(*items), **options))
-
-
-def reasons(outcome):
-    return [r for r, _ in outcome.rejected]
 
 
 def question(answer="12"):
@@ -305,10 +271,14 @@ def test_every_prompt_file_is_read_and_used():
     from phikit.synth.flows.base import PROMPTS
 
     source = "".join(p.read_text() for p in (PROMPTS.parent / "flows").glob("*.py"))
-    for path in PROMPTS.glob("*.txt"):
+    files = sorted(PROMPTS.glob("*.md"))
+    assert len(files) > 30
+    for path in files:
         assert prompt(path.stem).turns[-1].role == "user"
-        assert f'"{path.stem}"' in source
-    assert sorted(FLOWS) == ["multi_agent", "plurality", "reversal", "rewrite", "self_revision"]
+        # named whole, or by its flow and form: f"augment_{form}"
+        stem = path.stem.partition("_")[0]
+        assert f'"{path.stem}"' in source or f'f"{stem}_{{' in source, path.name
+    assert set(SEEDS) == set(FLOWS) == set(VALIDATORS)
 
 
 def test_grounded_and_repeats():

@@ -33,6 +33,22 @@ def put(spec: dict, path: str, value: object) -> str:
     return json.dumps(spec)
 
 
+def sequence(parts: str, *steps: dict) -> dict:
+    return {"type": "Sequence", parts: list(steps)}
+
+
+def replace(before: str, after: str) -> dict:
+    return {"type": "Replace", "pattern": {"String": before}, "content": after}
+
+
+def template(*texts: str) -> dict:
+    parts = [{"Sequence": {"id": t, "type_id": 0}} for t in texts]
+    pair = [{"Sequence": {"id": t, "type_id": 0}} for t in "AB"]
+    return {"type": "TemplateProcessing", "single": parts, "pair": pair, "special_tokens": {}}
+
+
+NFC = {"type": "NFC"}
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 TOKEN = {"id": 266, "content": "<x>", "special": True}
 
 
@@ -65,7 +81,34 @@ TOKEN = {"id": 266, "content": "<x>", "special": True}
         ("added_tokens.0", {**TOKEN, "content": "a"}, "model.vocab has its id or text otherwise"),
         ("pre_tokenizer.pretokenizers.0.pattern.Regex", "(a*)*b", "not one of the known pre-splits"),
         ("decoder", {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}, "decoder: the regex"),
-        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 99}, "more than 64 steps"),
+        ("normalizer", {"type": "Sequence", "normalizers": [NFC] * 99}, "up to 64 steps"),
+        (
+            "normalizer",
+            sequence("normalizers", sequence("normalizers", *[NFC] * 33), *[NFC] * 32),
+            "more than 64",
+        ),
+        ("model.dropout", 0.5, "model.dropout is set"),
+        # The next came up in fuzzing (tests/fuzz).
+        ("model.unk_token", "<none>", "'<none>', which model.vocab does not have"),
+        ("model.unk_token", ["a"], "which model.vocab does not have"),
+        ("model.continuing_subword_prefix", "x" * 99, "continuing_subword_prefix is not supported"),
+        ("pre_tokenizer.pretokenizers.0.pattern.Regex", [], "not one of the known pre-splits"),
+        ("pre_tokenizer.pretokenizers.0.pattern", {"String": ""}, "needs one pattern"),
+        ("pre_tokenizer.pretokenizers.0.pattern", {"String": "a", "Regex": "b"}, "needs one pattern"),
+        ("pre_tokenizer", {"type": "FixedLength", "length": 0}, "'FixedLength' is no known step"),
+        ("pre_tokenizer", {"add_prefix_space": False, "trim_offsets": True}, "'None' is no known step"),
+        ("pre_tokenizer", ["ByteLevel"], "is no known step"),
+        ("pre_tokenizer", {"type": ["ByteLevel"]}, "is no known step"),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": {}}, "needs a list"),
+        ("pre_tokenizer", sequence("pretokenizers", BYTE_LEVEL, BYTE_LEVEL), "ByteLevel twice"),
+        ("normalizer", sequence("normalizers", *[{"type": "ByteLevel"}] * 40), "ByteLevel twice"),
+        ("normalizer", sequence("normalizers", *[replace("a", "aa")] * 40), "may not make a text longer"),
+        ("normalizer", replace("", "a"), "needs one pattern"),
+        ("normalizer", {"type": "Prepend", "prepend": "a" * 65}, "up to 64 characters"),
+        ("decoder", sequence("decoders", *[replace("a", "aa")] * 40), "may not make a text longer"),
+        ("decoder", {"type": "Strip", "content": "a", "start": 1 << 40, "stop": 0}, "Strip is known with"),
+        ("post_processor", template("A", "A"), "must have the text once"),
+        ("post_processor", sequence("processors", template("A"), template("A")), "TemplateProcessing twice"),
     ],
 )
 def test_what_is_refused(sound, path, value, words):
@@ -91,6 +134,21 @@ def test_what_is_refused(sound, path, value, words):
 def test_what_is_no_tokenizer_at_all(data, words):
     with pytest.raises(ValueError, match=words):
         check_tokenizer(data)
+
+
+@pytest.mark.parametrize(
+    "stage, value",
+    [
+        ("normalizer", sequence("normalizers", {"type": "Prepend", "prepend": "\u2581"}, replace(" ", "\u2581"))),
+        ("decoder", sequence("decoders", replace("\u2581", " "), {"type": "ByteFallback"}, {"type": "Fuse"},
+                             {"type": "Strip", "content": " ", "start": 1, "stop": 0})),
+        ("post_processor", template("A")),
+        ("post_processor", None),
+    ],
+)  # fmt: skip
+def test_steps_of_published_tokenizers_are_read(sound, stage, value):
+    tokenizer = Tokenizer(put(sound, stage, value))
+    assert tokenizer.decode(tokenizer.encode("the cat"))
 
 
 def test_flipped_bits_never_do_more_than_refuse(sound):

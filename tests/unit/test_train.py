@@ -15,15 +15,16 @@ from phikit.mixture.loader import Loader, PackedSource
 from phikit.mixture.order import Phase
 from phikit.mixture.shards import TokenShard, make_shard
 from phikit.model.config import ModelConfig
+from phikit.model.layout import Layout
 from phikit.model.transformer import build
 from phikit.records import Preference, turns
 from phikit.text.tokenizer import Tokenizer
-from phikit.train import checkpoint
+from phikit.train.metrics import write_log
 from phikit.train.objectives import DirectPreference, DPOConfig, LanguageModeling
 from phikit.train.optim import OptimConfig, Optimizers
 from phikit.train.pairs import PairRows
 from phikit.train.reference import add_reference
-from phikit.train.trainer import Interrupted, NonFinite, TrainConfig, Trainer, write_log
+from phikit.train.trainer import Interrupted, NonFinite, TrainConfig, Trainer
 
 TOKENIZER = Tokenizer.train(["user system assistant: it is the best, yes! What is 3 + 4? " * 3], 290)
 
@@ -72,11 +73,29 @@ def pair_rows(reference: bool = True) -> PairRows:
     return rows
 
 
-def trainer(work, rows=None, objective=None, steps=8, micro=4, model=None, optim="adamw", **more) -> Trainer:
-    config = TrainConfig(
-        steps, 4, micro, OptimConfig(optim, lr=3e-3), precision=more.pop("precision", "fp32"), **more
+def trainer(
+    work,
+    rows=None,
+    objective=None,
+    steps=8,
+    micro=4,
+    model=None,
+    optim="adamw",
+    config=None,
+    moments=None,
+    **more,
+) -> Trainer:
+    settings = TrainConfig(
+        steps,
+        4,
+        micro,
+        config or OptimConfig(optim, lr=3e-3),
+        layout=Layout(precision=more.pop("precision", "fp32")),
+        **more,
     )
-    return Trainer(model or network(), objective or LanguageModeling(), rows or language_rows(), config, work)
+    return Trainer(
+        model or network(), objective or LanguageModeling(), rows or language_rows(), settings, work, moments
+    )
 
 
 def state_of(t: Trainer):
@@ -150,7 +169,7 @@ def test_training_lowers_the_loss_and_logs_every_step(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 30
     assert rows[3]["loss"] == pytest.approx(log[3]["loss"], rel=1e-5)
-    assert not list(tmp_path.glob("*.pt"))  # short runs need no checkpoint
+    assert not list(tmp_path.glob("step-*"))  # short runs need no checkpoint
 
 
 class StopAt:
@@ -184,7 +203,7 @@ def test_a_stopped_run_goes_on_to_the_last_bit(tmp_path, optim, precision, kind)
     assert again.step == 6
     assert again.run("x") == log
     assert same(state_of(again), state_of(quiet))
-    assert repr(again.optimizers.state_dict()) == repr(quiet.optimizers.state_dict())
+    assert same(again.optimizers.state(), quiet.optimizers.state())
 
 
 def test_a_damaged_newest_checkpoint_falls_back(tmp_path, capsys):
@@ -192,35 +211,43 @@ def test_a_damaged_newest_checkpoint_falls_back(tmp_path, capsys):
     log = quiet.run("x")
     t = trainer(tmp_path / "s", checkpoint_seconds=0.0)  # one after every step
     t.run("x")
-    files = sorted((tmp_path / "s").glob("*.pt"))
-    assert [f.name for f in files] == ["step-00000006.pt", "step-00000007.pt"]
-    data = files[1].read_bytes()
-    files[1].write_bytes(data[: len(data) // 2])
+    places = sorted((tmp_path / "s").glob("step-*"))
+    assert [p.name for p in places] == ["step-00000006", "step-00000007"]
+    (file,) = places[1].glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
     again = trainer(tmp_path / "s")
     assert again.step == 6
-    assert "step-00000007.pt is damaged" in capsys.readouterr().err
+    assert "step-00000007 is damaged" in capsys.readouterr().err
+    assert not places[1].exists()
     assert again.run("x") == log
     assert same(state_of(again), state_of(quiet))
-    files[0].write_bytes(b"nothing of use")
-    assert checkpoint.load(tmp_path / "s") is None
+    (places[0] / "meta.json").write_text('{"step": 6', encoding="utf-8")
+    (tmp_path / "s" / "step-00000009").mkdir()  # a killed run did not end it
+    assert trainer(tmp_path / "s").step == 0
+    assert not list((tmp_path / "s").glob("step-*"))
 
 
 def test_kept_moments_need_the_same_optimizer(tmp_path):
     muon = trainer(tmp_path / "m", optim="muon", steps=2)
     muon.run("x")
-    with pytest.raises(ValueError, match="another optimizer"):
-        Optimizers(network(), OptimConfig("adamw")).load_state_dict(muon.optimizers.state_dict())
+    muon.save_moments(tmp_path / "moments")
+    with pytest.raises(ValueError, match="written with another network, optimizer or `lora`"):
+        trainer(tmp_path / "a", moments=tmp_path / "moments")
 
 
 def test_kept_moments_do_not_bring_the_settings_of_the_earlier_stage(tmp_path):
-    first = trainer(tmp_path, steps=2)
+    first = trainer(tmp_path / "a", steps=2)
     first.run("x")
-    o = Optimizers(network(), OptimConfig("adamw", lr=7e-4, weight_decay=0.0, betas=(0.8, 0.9), eps=1e-6))
-    o.load_state_dict(first.optimizers.state_dict())
-    for group in o.members[0].param_groups:
+    first.save_moments(tmp_path / "moments")
+    optim = OptimConfig("adamw", lr=7e-4, weight_decay=0.0, betas=(0.8, 0.9), eps=1e-6)
+    second = trainer(tmp_path / "b", config=optim, moments=tmp_path / "moments")
+    for group in second.optimizers.members[0].param_groups:
         assert (group["lr"], group["weight_decay"]) == (7e-4, 0.0)
         assert (tuple(group["betas"]), group["eps"]) == ((0.8, 0.9), 1e-6)
-    assert len(o.members[0].state) == len(first.optimizers.members[0].state) > 0
+    assert same(second.optimizers.state(), first.optimizers.state())
+    assert all(float(v) == 2 for k, v in second.optimizers.state().items() if k.endswith("/step"))
 
 
 def test_norms_are_not_decayed_and_muon_has_the_hidden_matrices():
@@ -245,8 +272,12 @@ def test_a_loss_that_is_no_number_names_step_and_sources(tmp_path, where):
     else:
         t.model.norm.weight.register_hook(lambda g: g * float("inf"))
     before = state_of(t)
-    with pytest.raises(NonFinite, match=r"step 0: loss .*gradient norm .*rows from \['a', 'b'\]"):
+    with pytest.raises(
+        NonFinite, match=r"step 0: loss .*gradient norm .*rows from \['a', 'b'\].*skipped-0.jsonl"
+    ):
         t.run("x")
+    (line,) = [json.loads(x) for x in (tmp_path / "skipped-0.jsonl").read_text().splitlines()]
+    assert line["rows"] == [f"{n} {k}" for n, k in map(language_rows().order.row, range(4))]
     assert t.step == 0
     assert where == "weights" or same(state_of(t), before)
 

@@ -33,6 +33,8 @@ QUESTION = "Tom has 12 apples and gives away 7. Is the answer 5?"
         ("The answer is not 5. The answer is 6.", "6", R),
         # supposed or asked
         ("If the answer is 5, then Tom lost one.", "5", U),
+        ("Each piece has 5 nuts. If 5/6 of them were eaten, you would have 30 - 5 = 15 nuts left.", "5", W),
+        ("There are 30 nuts. If 5/6 of them are eaten, 30 - 25 = 5 nuts are left.", "5", R),
         ("Is the answer 5?", "5", U),
         ("Could it be 5? I do not know.", "5", U),
         ("I don't know whether it is 5.", "5", U),
@@ -262,3 +264,19 @@ def test_threads_share_the_child():
     for t in work:
         t.join()
     assert found == [True] * 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "First 19+12=31. The answer is 3arefullyawaysError from the answer is 31.",  # a small model wrote it
+        "The answer is 3" + "a" * 180 + "!1",
+        "The answer is 3" + " " * 180 + "1!",
+        "The answer is 3" + "m2 " * 60 + "1",
+        "The answer is 3" + "a'" * 90 + "=1",
+    ],
+)
+def test_no_text_takes_the_reader_for_ever(text):
+    start = time.process_time()
+    math_answer.judge(text, "37")
+    assert time.process_time() - start < 1

@@ -11,7 +11,7 @@ needs_sandbox = pytest.mark.skipif(sandbox.available() is not None, reason=str(s
 @needs_sandbox
 def test_every_attack_is_contained():
     found = attacks.selftest()
-    assert len(found) >= 7
+    assert len(found) >= 15
     assert [a for a in found if not a.contained] == []
 
 
@@ -92,3 +92,13 @@ def test_the_reason_names_the_fix(monkeypatch):
     finally:
         monkeypatch.undo()
         sandbox._mode.cache_clear()
+
+
+@needs_sandbox
+def test_time_limits_are_scaled_to_the_machine(monkeypatch):
+    sandbox.slowness.cache_clear()
+    assert 1.0 <= sandbox.slowness() < 50
+    sandbox.slowness.cache_clear()
+    monkeypatch.setattr(sandbox, "REFERENCE_SECONDS", 1e-9)  # as if this machine were very slow
+    assert sandbox.slowness() > 1000
+    sandbox.slowness.cache_clear()

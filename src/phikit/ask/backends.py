@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,21 +15,24 @@ from typing import Any
 
 import httpx
 
-from phikit.ask.budget import Budget, Reservation
+from phikit.ask.budget import Budget, Prices, Reservation
 from phikit.ask.grammar import schema_grammar
 from phikit.ask.log import Entry, State
-from phikit.ask.pace import Breaker, Gate, backoff
+from phikit.ask.pace import Breaker, Gate, backoff, jittered
+from phikit.ask.stream import stream_chat
 from phikit.engine.base import Engine, GenRequest
 from phikit.engine.endpoint import ChatReply, Endpoint, EndpointError, RateLimited, Refused, Unavailable
 from phikit.records.types import Completion, Finish, Turn
 
+_CONNECTIONS = 4  # of one HTTP client
 STATES: dict[Finish, State] = {"stop": "ok", "length": "truncated", "refused": "refused", "error": "final"}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One sample to ask for. The backend calls `keep` (which logs, from any thread) before it returns the
-    entry, so that an answer is not lost when whoever waited for it is gone."""
+    entry, so that an answer is not lost when whoever waited for it is gone; with False it then awaits `kept`.
+    `going` notes what a paid request may cost before it goes out."""
 
     key: str
     turns: tuple[Turn, ...]
@@ -38,11 +42,13 @@ class Job:
     grammar: str | None
     schema: dict[str, Any] | None
     stop: tuple[str, ...]
-    keep: Callable[[Entry], None]
+    keep: Callable[[Entry, bool], None]
+    kept: Callable[[], Awaitable[None]]
+    going: Callable[[int, int], None]
 
-    def failed(self, state: State, error: str) -> Entry:
-        entry = Entry(self.key, state, "", self.max_tokens, error=error)
-        self.keep(entry)
+    def failed(self, state: State, error: str, spent: tuple[int, int] = (0, 0)) -> Entry:
+        entry = Entry(self.key, state, "", self.max_tokens, error=error, spent=spent)
+        self.keep(entry, True)
         return entry
 
 
@@ -115,7 +121,7 @@ class EngineBackend:
             for index, completions in self.engine.generate([request for _, request, _ in group]):
                 job, request, future = group[index]
                 entry = _entry(job, request, completions[0])
-                job.keep(entry)
+                job.keep(entry, True)
                 with suppress(RuntimeError):  # the loop is closed: the answer is in the log
                     loop.call_soon_threadsafe(_set, future, entry, None)
         except BaseException as e:
@@ -152,7 +158,8 @@ def _entry(job: Job, request: GenRequest, completion: Completion) -> Entry:
 class Pace:
     """`concurrency`: most requests at once. `attempts`: tries of a request before it has failed; rate limits
     do not count as tries but may take `patience` seconds. `base` and `cap`: seconds between tries. `breaker`:
-    final failures in a row that stop everything."""
+    final failures in a row that stop everything. `stream`: read answers as they come, and hang up on one that goes
+    round in a loop or whose JSON is closed (see `ask.stream`)."""
 
     concurrency: int = 16
     attempts: int = 6
@@ -160,19 +167,21 @@ class Pace:
     base: float = 0.5
     cap: float = 30.0
     breaker: int = 10
+    stream: bool = False
 
 
 class HttpBackend:
     """An OpenAI-compatible chat endpoint. A request reserves the bytes of its prompt as the bound of its
     tokens."""
 
-    def __init__(self, endpoint: Endpoint, budget: Budget, pace: Pace) -> None:
-        self.endpoint, self.budget, self.pace = endpoint, budget, pace
+    def __init__(self, endpoint: Endpoint, budget: Budget, pace: Pace, prices: Prices | None = None) -> None:
+        self.endpoint, self.budget, self.pace, self.prices = endpoint, budget, pace, prices
         self.name = f"{endpoint.url}#{endpoint.model}"
         self.gate = Gate(pace.concurrency)
         self.breaker = Breaker(pace.breaker, self.name)
         self.retries = 0
-        self._client: httpx.AsyncClient | None = None
+        self._clients: list[httpx.AsyncClient] = []  # one for each place that is free: see `_send`
+        self._all: list[httpx.AsyncClient] = []
 
     async def ask(self, job: Job) -> Entry:
         if job.grammar:
@@ -185,53 +194,61 @@ class HttpBackend:
         if job.schema:
             form = {"name": "reply", "schema": job.schema}
             options["response_format"] = {"type": "json_schema", "json_schema": form}
-        tries, waited = 0, 0.0
+        tries, waited, bill = 0, 0.0, [0, 0]
         while True:
             try:
-                reply = await self._try(job.turns, options, again=tries > 0 or waited > 0)
+                reply = await self._try(job, options, bill, again=tries > 0 or waited > 0)
             except Refused as e:
                 if e.configuration:
                     raise
                 self.breaker.failure(str(e))
-                return job.failed("final", str(e))
+                return job.failed("final", str(e), (bill[0], bill[1]))
             except RateLimited as e:
-                delay = e.retry_after or backoff(1, self.pace.base, self.pace.cap)
+                delay = (
+                    jittered(e.retry_after) if e.retry_after else backoff(1, self.pace.base, self.pace.cap)
+                )
                 waited += delay
                 if waited > self.pace.patience:
-                    return self._gave_up(job, e)
+                    return self._gave_up(job, e, bill)
             except EndpointError as e:
                 tries += 1
                 if tries >= self.pace.attempts:
-                    return self._gave_up(job, e)
-                delay = backoff(tries, self.pace.base, self.pace.cap)
+                    return self._gave_up(job, e, bill)
+                after = e.retry_after if isinstance(e, Unavailable) else None
+                delay = max(
+                    backoff(tries, self.pace.base, self.pace.cap),
+                    min(jittered(after or 0), self.pace.patience),
+                )
             else:
                 self.breaker.success()
                 entry = Entry(
                     key=job.key, state=STATES[reply.finish], text=reply.text, max_tokens=job.max_tokens,
                     prompt_tokens=reply.prompt_tokens or 0, completion_tokens=reply.completion_tokens or 0,
+                    error=reply.cut, spent=(bill[0], bill[1]),
                 )  # fmt: skip
-                job.keep(entry)
+                job.keep(entry, False)
+                await job.kept()
                 return entry
             self.retries += 1
             await asyncio.sleep(delay)
 
     async def leave(self) -> None:
-        if self._client is not None:
-            client, self._client = self._client, None
+        clients, self._all, self._clients = self._all, [], []
+        for client in clients:
             await client.aclose()
 
     def close(self) -> None:
         return None
 
-    def _gave_up(self, job: Job, error: EndpointError) -> Entry:
+    def _gave_up(self, job: Job, error: EndpointError, bill: Sequence[int]) -> Entry:
         self.breaker.failure(str(error))
-        return job.failed("retryable", str(error))
+        return job.failed("retryable", str(error), (bill[0], bill[1]))
 
-    async def _try(self, turns: Sequence[Turn], options: dict[str, Any], *, again: bool) -> ChatReply:
+    async def _try(self, job: Job, options: dict[str, Any], bill: list[int], *, again: bool) -> ChatReply:
         """One attempt: budget, then a place (`again`: before others), then the request. The reservation is
-        closed on every path."""
+        closed on every path, and what it cost is added to `bill`."""
         self.breaker.check()
-        reservation = await self.budget.reserve(prompt_bound(turns), options["max_tokens"])
+        reservation = await self.budget.reserve(prompt_bound(job.turns), job.max_tokens, self.prices)
         try:
             generation = await self.gate.enter(first=again)
         except BaseException:
@@ -239,19 +256,28 @@ class HttpBackend:
             raise
         try:
             self.breaker.check()
-            return await self._send(turns, options, reservation, generation)
+            job.going(bill[0] + reservation.prompt, bill[1] + reservation.completion)
+            return await self._send(job, options, reservation, generation)
         finally:
             self.gate.leave()
             reservation.release()  # does nothing when it was settled
+            bill[0] += reservation.used[0]
+            bill[1] += reservation.used[1]
 
     async def _send(
-        self, turns: Sequence[Turn], options: dict[str, Any], reservation: Reservation, generation: int
+        self, job: Job, options: dict[str, Any], reservation: Reservation, generation: int
     ) -> ChatReply:
-        if self._client is None:
-            limits = httpx.Limits(max_connections=self.pace.concurrency)
-            self._client = httpx.AsyncClient(timeout=self.endpoint.timeout, limits=limits)
+        if not self._all:
+            self._open()
+        client = self._clients.pop()
+        begin = time.monotonic()
         try:
-            reply = await self.endpoint.chat(self._client, turns, options)
+            if self.pace.stream:
+                reply = await stream_chat(
+                    self.endpoint, client, job.turns, options, job.key, bool(job.schema)
+                )
+            else:
+                reply = await self.endpoint.chat(client, job.turns, options, job.key)
         except EndpointError as e:
             if isinstance(e, RateLimited) or (isinstance(e, Unavailable) and e.timeout):
                 self.gate.overload(generation)
@@ -261,9 +287,21 @@ class HttpBackend:
         except asyncio.CancelledError:
             reservation.settle(None, None)  # it was sent: somebody pays for it
             raise
+        finally:
+            self._clients.append(client)
         reservation.settle(reply.prompt_tokens, reply.completion_tokens)
-        self.gate.success()
+        self.gate.success(time.monotonic() - begin, reply.completion_tokens or 1)
         return reply
+
+    def _open(self) -> None:
+        """Clients of a few connections each: httpx looks through all connections of a client at every request."""
+        secure = self.endpoint.url.startswith("https://")
+        verify = httpx.create_ssl_context() if secure else False
+        limits = httpx.Limits(max_connections=_CONNECTIONS)
+        for _ in range(-(-self.pace.concurrency // _CONNECTIONS)):
+            client = httpx.AsyncClient(timeout=self.endpoint.timeout, limits=limits, verify=verify)
+            self._all.append(client)
+        self._clients = [c for c in self._all for _ in range(_CONNECTIONS)]
 
 
 def prompt_bound(turns: Sequence[Turn]) -> int:

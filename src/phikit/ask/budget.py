@@ -25,7 +25,8 @@ class Budget:
     """Limits are None for none. A request reserves its worst case (prompt + max_tokens) before it is sent and
     settles what it really took; replayed answers take nothing. Spent plus reserved never exceeds a limit.
 
-    A request that does not fit now waits while others may still give back what they reserved."""
+    A request that does not fit now waits while others may still give back what they reserved. Teachers may share
+    a budget, each with prices of its own."""
 
     def __init__(
         self, tokens: int | None = None, money: float | None = None, prices: Prices | None = None
@@ -45,9 +46,15 @@ class Budget:
         """Tokens neither spent nor reserved."""
         return None if self.limit is None else self.limit - self.tokens - self._reserved_tokens
 
-    async def reserve(self, prompt: int, completion: int) -> Reservation:
+    def charge(self, prompt: int, completion: int, prices: Prices | None = None) -> None:
+        """Counts what was spent before: by an earlier run that wrote the same request log."""
+        self.tokens += prompt + completion
+        self.money += (prices or self.prices).cost(prompt, completion)
+
+    async def reserve(self, prompt: int, completion: int, prices: Prices | None = None) -> Reservation:
         """Raises BudgetExhausted when the request does not fit and nothing under way could change that."""
-        need, cost = prompt + completion, self.prices.cost(prompt, completion)
+        prices = prices or self.prices
+        need, cost = prompt + completion, prices.cost(prompt, completion)
         while not self._fits(need, cost):
             if not self._open:
                 raise BudgetExhausted(self._message(need, cost))
@@ -57,7 +64,7 @@ class Budget:
         self._reserved_tokens += need
         self._reserved_money += cost
         self._open += 1
-        return Reservation(self, prompt, completion)
+        return Reservation(self, prompt, completion, prices)
 
     def _fits(self, need: int, cost: float) -> bool:
         if self.limit is not None and self.tokens + self._reserved_tokens + need > self.limit:
@@ -76,11 +83,10 @@ class Budget:
             f"teacher budget: {text}. Raise the budget and run again: what was answered is replayed for free"
         )
 
-    def _close(self, reserved: tuple[int, int], used: tuple[int, int]) -> None:
+    def _close(self, reserved: tuple[int, int], used: tuple[int, int], prices: Prices) -> None:
         self._reserved_tokens -= sum(reserved)
-        self._reserved_money -= self.prices.cost(*reserved)
-        self.tokens += sum(used)
-        self.money += self.prices.cost(*used)
+        self._reserved_money -= prices.cost(*reserved)
+        self.charge(*used, prices)
         self._open -= 1
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
@@ -91,9 +97,10 @@ class Budget:
 class Reservation:
     """Closed once: by `settle` with the tokens used, or by `release` when nothing was computed."""
 
-    def __init__(self, budget: Budget, prompt: int, completion: int) -> None:
-        self.prompt, self.completion = prompt, completion
+    def __init__(self, budget: Budget, prompt: int, completion: int, prices: Prices) -> None:
+        self.prompt, self.completion, self._prices = prompt, completion, prices
         self._budget: Budget | None = budget
+        self.used = (0, 0)  # prompt and completion tokens that were charged
 
     def settle(self, prompt: int | None, completion: int | None) -> None:
         """None is "unknown" and counts as what was reserved."""
@@ -103,7 +110,8 @@ class Reservation:
         )
         budget, self._budget = self._budget, None
         if budget is not None:
-            budget._close((self.prompt, self.completion), used)
+            self.used = used
+            budget._close((self.prompt, self.completion), used, self._prices)
 
     def release(self) -> None:
         self.settle(0, 0)

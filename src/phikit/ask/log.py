@@ -6,6 +6,7 @@ kill tore in two stays the last of its file and is passed over; anything else un
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -31,7 +32,8 @@ def request_key(model: str, payload: Mapping[str, Any], sample: int) -> str:
 class Entry:
     """One logged outcome. `truncated` was cut at `max_tokens`; `refused` by the model; `retryable` failed and
     is asked again on the next run; `final` fails every time (`error` says why). Token counts are 0 when
-    unknown."""
+    unknown. `spent`: prompt and completion tokens charged for all tries of the request, those that gave no answer
+    too."""
 
     key: str
     state: State
@@ -40,11 +42,17 @@ class Entry:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str = ""
+    spent: tuple[int, int] = (-1, -1)  # not given: the token counts above
+
+    def __post_init__(self) -> None:
+        if self.spent[0] < 0:
+            object.__setattr__(self, "spent", (self.prompt_tokens, self.completion_tokens))
 
     def answers(self, max_tokens: int) -> bool:
-        """Whether this outcome stands for a request with this limit."""
+        """Whether this outcome stands for a request with this limit. A text cut because it went round in a loop
+        (`error` says so) would do so again."""
         if self.state == "truncated":
-            return self.max_tokens >= max_tokens
+            return self.max_tokens >= max_tokens or bool(self.error)
         return self.state != "retryable"
 
 
@@ -59,6 +67,11 @@ class RequestLog:
         self._index: dict[str, tuple[int, int, int]] = {}  # key -> file, offset, bytes
         self._out: int | None = None  # position in _files of the segment being written
         self._size = 0
+        self._under_way: dict[str, tuple[int, int, int]] = {}  # asked, no outcome yet: file, tokens reserved
+        self._spent = [0, 0]
+        self._dirty: set[int] = set()  # files written to since their last fsync
+        self._waiting: list[asyncio.Future[None]] = []
+        self._committer: asyncio.Task[None] | None = None
         for path in sorted(folder.glob("segment-*.jsonl")):
             self._load(path)
 
@@ -71,28 +84,103 @@ class RequestLog:
             row = json.loads(os.pread(self._files[file], size, offset))
         return _entry(row)
 
-    def append(self, entry: Entry, model: str, payload: Mapping[str, Any], sample: int) -> None:
-        """Writes and fsyncs one outcome. `model`, `payload` and `sample` are kept for tracing."""
+    def append(
+        self, entry: Entry, model: str, payload: Mapping[str, Any], sample: int, *, sync: bool = True
+    ) -> None:
+        """Writes and fsyncs one outcome. `model`, `payload` and `sample` are kept for tracing. Without `sync` the row
+        is safe from a kill now, and from a power cut after `commit`."""
         row = {"key": entry.key, "state": entry.state, "text": entry.text, "max_tokens": entry.max_tokens}
         row |= {"prompt_tokens": entry.prompt_tokens, "completion_tokens": entry.completion_tokens}
-        row |= {"error": entry.error, "model": model, "sample": sample, "payload": dict(payload)}
-        data = json.dumps(row, ensure_ascii=True).encode() + b"\n"
+        row |= {
+            "error": entry.error,
+            "spent": list(entry.spent),
+            "model": model,
+            "sample": sample,
+            "payload": dict(payload),
+        }
         with self._lock:
-            if self._out is None or self._size + len(data) > SEGMENT_BYTES:
-                self._begin()
-            assert self._out is not None
-            fd = self._files[self._out]
-            done = 0
+            self._index[entry.key] = self._write(row, sync=sync)
+            self._count(entry.key, entry.spent)
+
+    async def commit(self) -> None:
+        """Waits until all that was appended is on disk. Who waits at the same time shares one fsync, in a thread: an
+        fsync of its own for each answer would hold up the event loop."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(waiter)
+        if self._committer is None or self._committer.done():
+            self._committer = loop.create_task(self._commit())
+        await waiter
+
+    async def _commit(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
             try:
-                while done < len(data):
-                    done += os.write(fd, data[done:])
+                await asyncio.to_thread(self._sync)
+            except OSError as e:
+                for waiter in waiting:
+                    if not waiter.done():
+                        waiter.set_exception(e)
+                continue
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _sync(self) -> None:
+        with self._lock:
+            dirty, self._dirty = self._dirty, set()
+        for fd in dirty:
+            os.fsync(fd)
+
+    def asking(self, key: str, prompt: int, completion: int) -> None:
+        """Notes that a paid request goes out, with what it and its earlier tries may cost. Not fsynced: the note has
+        to outlive this process, not the machine."""
+        with self._lock:
+            file, _, _ = self._write({"key": key, "asking": [prompt, completion]}, sync=False)
+            self._note(key, file, prompt, completion)
+
+    def spent(self) -> tuple[int, int]:
+        """Prompt and completion tokens charged to everything in this log, by earlier runs too. Requests that went
+        out and left no outcome (kill -9, cancelled) count in full."""
+        with self._lock:
+            prompt = self._spent[0] + sum(p for _, p, _ in self._under_way.values())
+            return prompt, self._spent[1] + sum(c for _, _, c in self._under_way.values())
+
+    def _note(self, key: str, file: int, prompt: int, completion: int) -> None:
+        before = self._under_way.get(key)
+        if (
+            before is not None and before[0] != file
+        ):  # an earlier process went out with it and never came back
+            self._count(key, before[1:])
+        self._under_way[key] = (file, prompt, completion)
+
+    def _count(self, key: str, spent: Sequence[int]) -> None:
+        self._under_way.pop(key, None)
+        self._spent[0] += spent[0]
+        self._spent[1] += spent[1]
+
+    def _write(self, row: Mapping[str, Any], *, sync: bool) -> tuple[int, int, int]:
+        """Appends a row; returns its file, offset and size. The caller holds the lock."""
+        data = json.dumps(row, ensure_ascii=True).encode() + b"\n"
+        if self._out is None or self._size + len(data) > SEGMENT_BYTES:
+            self._begin()
+        assert self._out is not None
+        fd = self._files[self._out]
+        done = 0
+        try:
+            while done < len(data):
+                done += os.write(fd, data[done:])
+            if sync:
                 os.fsync(fd)
-            except OSError:
-                # Half a line (disk full) must not be followed by another: go on in a new segment.
-                self._out = None
-                raise
-            self._index[entry.key] = (self._out, self._size, len(data))
-            self._size += len(data)
+            else:
+                self._dirty.add(fd)
+        except OSError:
+            # Half a line (disk full) must not be followed by another: go on in a new segment.
+            self._out = None
+            raise
+        place = (self._out, self._size, len(data))
+        self._size += len(data)
+        return place
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The current row of every key, in the order of the files."""
@@ -109,6 +197,7 @@ class RequestLog:
         return dict(sorted(counts.items()))
 
     def close(self) -> None:
+        self._sync()
         with self._lock:
             for fd in self._files:
                 os.close(fd)
@@ -131,14 +220,21 @@ class RequestLog:
             for number, line in enumerate(f, 1):
                 try:
                     row = json.loads(line)
-                    key = _entry(row).key
+                    if "asking" in row:
+                        self._note(
+                            row["key"], len(self._files) - 1, int(row["asking"][0]), int(row["asking"][1])
+                        )
+                        offset += len(line)
+                        continue
+                    entry = _entry(row)
                 except (ValueError, KeyError, TypeError) as e:
                     if not line.endswith(b"\n"):
                         break  # torn by a kill: the last line of its segment
                     raise RowError(
                         f"{path}, line {number}: not a request-log row ({e}); delete the line to ask again"
                     ) from e
-                self._index[key] = (len(self._files) - 1, offset, len(line))
+                self._index[entry.key] = (len(self._files) - 1, offset, len(line))
+                self._count(entry.key, entry.spent)
                 offset += len(line)
 
     def _begin(self) -> None:
@@ -167,4 +263,5 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         "completion_tokens",
         "error",
     )
-    return Entry(**{n: row[n] for n in names})
+    spent = row.get("spent", (-1, -1))
+    return Entry(**{n: row[n] for n in names}, spent=(spent[0], spent[1]))

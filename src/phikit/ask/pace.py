@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
+import statistics
+import time
 from collections import deque
+
+START = 16  # requests at once before anything is known of an endpoint
 
 
 class Gate:
-    """At most `limit` requests at once. The limit grows by one after a run of `limit` successes and is halved
-    on overload, once for all requests that were under way together."""
+    """At most `limit` requests at once. The limit doubles with each run of `limit` successes until the first
+    overload, then grows by one a run; it is halved on overload, once for all requests that were under way
+    together. An overload is what the endpoint says (429, time-out), or what `Load` sees."""
 
-    def __init__(self, most: int, start: int | None = None) -> None:
+    def __init__(self, most: int, start: int = START) -> None:
         self.most = most
-        self.limit = max(1, min(start or most, most))
+        self.limit = max(1, min(start, most))
         self.under_way = 0
         self.generation = 0  # how often the limit was halved
+        self.load = Load()
         self._successes = 0
         self._queue: deque[asyncio.Future[None]] = deque()
 
@@ -38,7 +44,15 @@ class Gate:
         self.under_way -= 1
         self._wake()
 
-    def success(self) -> None:
+    def success(self, seconds: float = 0.0, tokens: int = 1) -> None:
+        """`seconds`: how long the request took; `tokens` it gave."""
+        if self.load.overloaded(seconds, tokens, self.limit):
+            self.overload(self.generation)
+            return
+        if self.generation == 0 and self.limit < self.most:
+            self.limit += 1
+            self._wake()
+            return
         self._successes += 1
         if self._successes >= self.limit and self.limit < self.most:
             self.limit += 1
@@ -58,6 +72,38 @@ class Gate:
             if not waiter.done():
                 waiter.set_result(None)
                 free -= 1
+
+
+class Load:
+    """Sees an endpoint that queues instead of saying 429: over a window of requests both of these hold, the time a
+    request takes is `SLOWER` times the best seen, and the tokens a second are below `WORSE` of the best seen. Either
+    alone is no overload: a batching server is slower at each request and faster in all."""
+
+    SLOWER, WORSE = 3.0, 0.8
+
+    def __init__(self) -> None:
+        self._window: list[tuple[float, int]] = []
+        self._begin = time.monotonic()
+        self._latency = float("inf")  # best median of a window
+        self._rate = 0.0  # best tokens a second of a window
+
+    def overloaded(self, seconds: float, tokens: int, limit: int) -> bool:
+        self._window.append((seconds, tokens))
+        if len(self._window) < max(16, 2 * limit):
+            return False
+        now = time.monotonic()
+        latency = statistics.median(s for s, _ in self._window)
+        rate = sum(t for _, t in self._window) / max(now - self._begin, 1e-9)
+        self._window, self._begin = [], now
+        slow = latency > self.SLOWER * self._latency and rate < self.WORSE * self._rate
+        # The best fades: prompts and endpoints change over a long run.
+        self._latency, self._rate = min(latency, self._latency * 1.05), max(rate, self._rate * 0.95)
+        return slow and limit > 1
+
+
+def jittered(seconds: float) -> float:
+    """What an endpoint told many to wait at once: a little later each, never earlier."""
+    return seconds * random.uniform(1.0, 1.25)
 
 
 def backoff(attempt: int, base: float, cap: float) -> float:

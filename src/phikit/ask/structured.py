@@ -6,11 +6,12 @@ minimum, maximum, minItems, maxItems, minLength, maxLength, additionalProperties
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from phikit.ask.repair import find_json
+from phikit.records.types import Turn
 
 KNOWN = frozenset(
     ("type", "properties", "required", "items", "enum", "minimum", "maximum", "minItems", "maxItems")
@@ -56,6 +57,29 @@ def read_json(text: str, schema: Mapping[str, Any], counts: ReadCounts) -> Any |
     else:
         counts.good += 1
     return value
+
+
+async def chat_json(
+    teacher: Any,
+    turns: Sequence[Turn],
+    schema: Mapping[str, Any],
+    counts: ReadCounts,
+    *,
+    tries: int = 2,
+    **options: Any,
+) -> tuple[Any | None, Any]:
+    """(value, last answer) of a question whose answer has to be JSON of `schema`; value None after `tries` answers
+    that cannot be read, or at an answer that failed. A second try is the next sample of the same question: an
+    unreadable answer is never asked for again. `teacher` is a Teacher or what chats like one."""
+    for k in range(tries):
+        answer = (await teacher.chat(turns, schema=schema, n=k + 1, **options))[k]
+        if answer.finish in ("error", "refused"):
+            counts.drop(answer.finish)
+            return None, answer
+        value = read_json(answer.text, schema, counts)
+        if value is not None:
+            return value, answer
+    return None, answer
 
 
 def coerce(value: Any, schema: Mapping[str, Any]) -> Any:

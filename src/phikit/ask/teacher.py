@@ -7,16 +7,17 @@ with open_teacher("smollm2", log=Path("runs/nano/synth/requests"), budget=Budget
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from phikit.ask.backends import EngineBackend, HttpBackend, Job, Pace
-from phikit.ask.budget import Budget
+from phikit.ask.budget import Budget, Prices
 from phikit.ask.log import Entry, RequestLog, State, request_key
 from phikit.engine.base import Engine
-from phikit.engine.endpoint import Endpoint
+from phikit.engine.endpoint import KEY_VARIABLE, Endpoint
 from phikit.records.ids import seed_of
 from phikit.records.types import Finish, Turn
 
@@ -46,8 +47,9 @@ class Teacher:
     gives an answer with finish "error"; what stops everything is raised: BudgetExhausted, EndpointDown,
     EngineCrashed, Refused (wrong key, address or model), ValueError (a bad grammar).
 
-    `lanes` and `batch` are for engines: see EngineBackend. The teacher owns the log, the caller the
-    engine."""
+    `lanes` and `batch` are for engines: see EngineBackend. `prices` are those of this teacher where the budget is
+    shared. `whole`: the budget is that of the log, so what earlier runs spent counts. The teacher owns the log, the
+    caller the engine."""
 
     def __init__(
         self,
@@ -56,15 +58,21 @@ class Teacher:
         *,
         budget: Budget | None = None,
         pace: Pace | None = None,
+        prices: Prices | None = None,
+        whole: bool = False,
         lanes: int = 1,
         batch: int = 32,
     ) -> None:
         self.budget = budget or Budget()
         if isinstance(source, Endpoint):
-            self.backend: EngineBackend | HttpBackend = HttpBackend(source, self.budget, pace or Pace())
+            self.backend: EngineBackend | HttpBackend = HttpBackend(
+                source, self.budget, pace or Pace(), prices
+            )
         else:
             self.backend = EngineBackend(source, self.budget, lanes=lanes, batch=batch)
         self.log = RequestLog(log)
+        if whole:
+            self.budget.charge(*self.log.spent(), prices)
         self._asking: dict[str, asyncio.Task[Entry]] = {}
         self._counts: dict[str, int] = dict.fromkeys(
             ("asked", "replayed", "truncated", "refused", "failed"), 0
@@ -75,6 +83,15 @@ class Teacher:
     def model(self) -> str:
         """The identity of the model in log keys: a GGUF's name and content fingerprint, or url#model."""
         return self.backend.name
+
+    @property
+    def holds(self) -> bool:
+        """Whether answers can be held to a GBNF grammar. An endpoint takes a JSON schema only."""
+        return isinstance(self.backend, EngineBackend)
+
+    def role(self, name: str) -> Teacher:
+        """This teacher plays every role (see `ask.cast`)."""
+        return self
 
     async def chat(
         self,
@@ -163,7 +180,9 @@ class Teacher:
         job = Job(
             key=key, turns=turns, max_tokens=max_tokens, temperature=payload["temperature"],
             seed=seed_of(payload["seed"], sample), grammar=payload["grammar"], schema=payload["schema"],
-            stop=tuple(payload["stop"]), keep=lambda e: self.log.append(e, self.model, payload, sample),
+            stop=tuple(payload["stop"]),
+            keep=lambda e, sync: self.log.append(e, self.model, payload, sample, sync=sync), kept=self.log.commit,
+            going=lambda prompt, completion: self.log.asking(key, prompt, completion),
         )  # fmt: skip
         task = asyncio.ensure_future(self.backend.ask(job))
         self._asking[key] = task
@@ -188,21 +207,28 @@ def open_teacher(
     log: Path,
     budget: Budget | None = None,
     pace: Pace | None = None,
+    prices: Prices | None = None,
+    whole: bool = False,
+    role: str = "",
     parallel: int = 4,
     context: int | None = None,
     threads: int | None = None,
 ) -> Teacher:
     """The teacher of "smollm2", a .gguf, a checkpoint folder or "http(s)://host/v1#model". `parallel`,
-    `context` and `threads` are for GGUF. Closing it closes the engine too."""
+    `context` and `threads` are for GGUF. An endpoint's key is read from PHIKIT_API_KEY_<ROLE> where that is set,
+    else PHIKIT_API_KEY. Closing it closes the engine too."""
     if spec.startswith(("http://", "https://")):
-        return Teacher(Endpoint.from_spec(spec), log, budget=budget, pace=pace)
+        endpoint = Endpoint.from_spec(spec)
+        if role and (own := f"{KEY_VARIABLE}_{role.upper()}") in os.environ:
+            endpoint = replace(endpoint, key_variable=own)
+        return Teacher(endpoint, log, budget=budget, pace=pace, prices=prices, whole=whole)
     from phikit.engine.llama import LlamaEngine
     from phikit.engine.open import open_engine
 
     engine = open_engine(spec, parallel=parallel, context=context, threads=threads)
     if isinstance(engine, LlamaEngine):  # thread-safe: a lane for each slot keeps all slots busy
-        teacher = Teacher(engine, log, budget=budget, lanes=engine.parallel, batch=1)
+        teacher = Teacher(engine, log, budget=budget, whole=whole, lanes=engine.parallel, batch=1)
     else:
-        teacher = Teacher(engine, log, budget=budget)
+        teacher = Teacher(engine, log, budget=budget, whole=whole)
     teacher._owned = engine
     return teacher

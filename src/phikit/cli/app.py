@@ -16,13 +16,16 @@ app = typer.Typer(
     help="The whole Phi-4 recipe: data, pretraining, midtraining, SFT, pivotal tokens, DPO, evaluation.",
 )
 
-RecipeName = Annotated[str, typer.Argument(help="A recipe file, or `phi4`.")]
+RecipeName = Annotated[str, typer.Argument(help="A recipe file, `phi4` or `own-model`.")]
 Scale = Annotated[str, typer.Option(help="nano, mini or phi4; without it the recipe's own, else nano.")]
 Settings = Annotated[
     list[str], typer.Option("--set", help="Override a key: --set pretrain.lr=1e-3. Repeatable.")
 ]
 RunFolder = Annotated[Path, typer.Argument(help="The folder of a run, such as runs/nano.")]
-OutFolder = Annotated[Path | None, typer.Option(help="Where to write; without it runs/SCALE.")]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option(help="Where to write; without it runs/SCALE, or runs/NAME of the recipe with `init`."),
+]
 
 
 def group(name: str, help: str, **options) -> typer.Typer:

@@ -27,7 +27,7 @@ def run(
     from phikit.recipe.run import run as run_recipe
 
     loaded = load(recipe, scale=scale or None, settings=settings, seed=seed)
-    folder = out or Path("runs") / loaded.scale
+    folder = out or loaded.folder
     code = run_recipe(loaded, folder, only=only or None, start=start or None, say=say)
     if (folder / "report.html").is_file():
         say(f"report: {folder / 'report.html'}")
@@ -39,6 +39,14 @@ def plan(
     recipe: RecipeName = "phi4",
     scale: Scale = "",
     out: OutFolder = None,
+    gpus: Annotated[
+        int, typer.Option(help="Plan one stage on so many GPUs, from the real sharded network.")
+    ] = 0,
+    device: Annotated[str, typer.Option(help="With --gpus: h100.")] = "h100",
+    stage: Annotated[str, typer.Option(help="With --gpus: pretrain, midtrain or sft.")] = "pretrain",
+    mfu: Annotated[
+        float, typer.Option(help="With --gpus: days and cost at this MFU too, such as 0.4.")
+    ] = 0.0,
     settings: Settings = [],  # noqa: B006
 ) -> None:
     """What a run will cost, before any compute: tokens, parameters, FLOPs, memory, disk, what is cached."""
@@ -46,15 +54,28 @@ def plan(
     from phikit.recipe.show import print_plan
 
     loaded = load(recipe, scale=scale or None, settings=settings)
-    raise typer.Exit(print_plan(loaded, out or Path("runs") / loaded.scale))
+    if gpus:
+        from phikit.recipe.cluster import print_cluster
+
+        raise typer.Exit(print_cluster(loaded, stage, gpus, device, mfu, say))
+    raise typer.Exit(print_plan(loaded, out or loaded.folder))
 
 
 @app.command()
-def show(run: RunFolder) -> None:
-    """Stages, counts and scores of a run."""
-    from phikit.recipe.show import print_run
+def show(
+    what: Annotated[str, typer.Argument(help="A run's folder, such as runs/nano, or a model of the store.")],
+    modelfile: Annotated[bool, typer.Option("--modelfile", help="Of a model: its Modelfile alone.")] = False,
+) -> None:
+    """Stages, counts and scores of a run; details of a stored model."""
+    if Path(what).exists():
+        from phikit.recipe.show import print_run
 
-    print_run(run)
+        print_run(Path(what))
+        return
+    from phikit.serve.command import show_model
+
+    for line in show_model(what, modelfile=modelfile):
+        say(line)
 
 
 @app.command()

@@ -50,26 +50,31 @@ class Match:
 
 @dataclass(frozen=True)
 class _Table:
-    """(n-gram, item) pairs sorted by n-gram, then item, behind a 2^22-bit filter."""
+    """(n-gram, item) pairs sorted by n-gram, then item, behind a filter that lets one other n-gram in 16 through."""
 
-    grams: np.ndarray  # uint64 [P]
+    grams: np.ndarray  # uint64 [G] distinct, sorted
+    starts: np.ndarray  # int64 [G+1]: gram g has the pairs starts[g]:starts[g+1]
     items: np.ndarray  # int64 [P]
-    seen: np.ndarray  # bool [2^22]
+    seen: np.ndarray  # bool [2^k], by the first k bits of an n-gram
+    shift: np.uint64  # 64 - k
 
     @classmethod
     def of(cls, grams: np.ndarray, items: np.ndarray) -> _Table:
         order = np.lexsort((items, grams))
-        seen = np.zeros(1 << 22, bool)
-        seen[grams >> np.uint64(42)] = True
-        return cls(grams[order], items[order], seen)
+        distinct, counts = np.unique(grams, return_counts=True)
+        shift = np.uint64(64 - min(max((16 * len(distinct)).bit_length(), 16), 28))
+        seen = np.zeros(1 << int(64 - shift), bool)
+        seen[distinct >> shift] = True
+        return cls(distinct, ngrams.offsets_of(counts), items[order], seen, shift)
 
     def find(self, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(position in `grams`, first pair, end of its pairs) of each gram that is in the table."""
-        at = np.flatnonzero(self.seen[grams >> np.uint64(42)])
-        left = np.searchsorted(self.grams, grams[at], side="left")
-        right = np.searchsorted(self.grams, grams[at], side="right")
-        hit = right > left
-        return at[hit], left[hit], right[hit]
+        at = np.flatnonzero(self.seen[grams >> self.shift])
+        place = np.searchsorted(self.grams, grams[at])
+        hit = place < len(self.grams)
+        hit[hit] = self.grams[place[hit]] == grams[at[hit]]
+        place = place[hit]
+        return at[hit], self.starts[place], self.starts[place + 1]
 
 
 class EvalIndex:
@@ -140,8 +145,8 @@ class EvalIndex:
         grams, offsets = ngrams.ngrams(w, 7)
         at, left, right = self._seven.find(grams)
         text = np.searchsorted(offsets, at, side="right") - 1
-        total = np.diff(ngrams.distinct(grams, offsets)[1])
         runs = list(_runs(text))
+        total = _sizes_of(grams, offsets, [t for t, _, _ in runs])
         cost = ngrams.offsets_of(right - left)
         while runs:
             # Take texts until the pairs to count reach the bound: at least one.
@@ -151,8 +156,8 @@ class EvalIndex:
             some, runs = runs[:n], runs[n:]
             lo, hi = some[0][1], some[-1][2]
             width = right[lo:hi] - left[lo:hi]
-            item = self._seven.items[ngrams.ranges(left[lo:hi], width)]
-            place = np.repeat(np.arange(lo, hi), width)
+            every_item = item = self._seven.items[ngrams.ranges(left[lo:hi], width)]
+            every_place = place = np.repeat(np.arange(lo, hi), width)
             # Distinct 7-grams: count a (text, gram, item) once however often the text repeats the gram.
             order = np.lexsort((place, item, left[place], text[place]))
             item, place = item[order], place[order]
@@ -168,8 +173,8 @@ class EvalIndex:
                 best = x + int(np.argmax(ratio[x:y]))
                 if t in fixed:
                     best = x + int(np.searchsorted(items[x:y], fixed[t]))
-                mine = [p for p in range(a, b) if items[best] in self._seven.items[left[p] : right[p]]]
-                where = at[mine] - offsets[t]
+                pairs = slice(cost[a] - cost[lo], cost[b] - cost[lo])
+                where = at[every_place[pairs][every_item[pairs] == items[best]]] - offsets[t]
                 yield t, where, int(items[best]), int(overlap[best]), float(ratio[best])
 
 
@@ -190,6 +195,15 @@ def _table(w: ngrams.Words, n: int) -> tuple[_Table, np.ndarray]:
     grams, offsets = ngrams.distinct(*ngrams.ngrams(w, n))
     sizes = np.diff(offsets)
     return _Table.of(grams, np.repeat(np.arange(len(sizes)), sizes)), sizes
+
+
+def _sizes_of(grams: np.ndarray, offsets: np.ndarray, texts: list[int]) -> np.ndarray:
+    """How many distinct n-grams each of `texts` has; 0 for the others: int64 [D]."""
+    counts = np.diff(offsets)[texts]
+    some = grams[ngrams.ranges(offsets[:-1][texts], counts)]
+    sizes = np.zeros(len(offsets) - 1, np.int64)
+    sizes[texts] = np.diff(ngrams.distinct(some, ngrams.offsets_of(counts))[1])
+    return sizes
 
 
 def _runs(values: np.ndarray) -> Iterable[tuple[int, int, int]]:

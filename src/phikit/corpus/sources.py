@@ -90,9 +90,9 @@ def references() -> Iterator[Item]:
             continue
         text = about.json.get("description")
         if isinstance(text, str) and text.strip():
-            licence = about["License-Expression"] or about["License"] or ""
+            licence = about.json.get("license_expression") or about.json.get("license") or ""
             yield _document(
-                text, "text", f"package/{name}/README", "markdown", licence=licence.split("\n")[0][:80]
+                text, "text", f"package/{name}/README", "markdown", licence=str(licence).split("\n")[0][:80]
             )
 
 

@@ -31,7 +31,10 @@ class GenRequest:
     depend on which other requests share the batch (exactly so in fp32). `stop_ids` end a completion and are
     kept as its last token; `stop` strings end it and are cut from the text. `top_logprobs` asks for the most
     probable alternatives of each sampled token, `prompt_logprobs` for the log-probabilities of the prompt's own
-    tokens; an engine that cannot tell raises."""
+    tokens; an engine that cannot tell raises.
+
+    `top_k`, `min_p` and the penalties change what is drawn (`draw.shaped`), never the log-probabilities told.
+    Penalties look at the last `repeat_last` tokens, prompt included; -1: at all."""
 
     prompt: tuple[int, ...]
     max_tokens: int
@@ -45,6 +48,22 @@ class GenRequest:
     top_logprobs: int = 0
     prompt_logprobs: bool = False
     json_schema: str | None = None  # JSON text; as grammar, and not both
+    top_k: int = 0  # 0: all
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_last: int = 64
+
+    @property
+    def is_shaped(self) -> bool:
+        """Whether logits are changed before a draw: by top_k and min_p only where there is a choice."""
+        return (self.temperature > 0 and (self.top_k > 0 or self.min_p > 0)) or self.has_penalties
+
+    @property
+    def has_penalties(self) -> bool:
+        some = self.repeat_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+        return some and self.repeat_last != 0
 
 
 @dataclass(frozen=True, slots=True)

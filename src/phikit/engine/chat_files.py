@@ -39,7 +39,19 @@ def chat_of_folder(folder: Path, tokenizer: Tokenizer) -> FileChat | None:
     for file in ("config.json", "generation_config.json"):
         ids = _optional(folder / file).get("eos_token_id")
         ends |= {i for i in (ids if isinstance(ids, list) else [ids]) if type(i) is int and i >= 0}
-    return FileChat(tokenizer, _template(path, source, bos, eos, tokenizer), sorted(ends))
+    return FileChat(tokenizer, _template(path, source, bos, eos, tokenizer), _end_first(ends, eos, tokenizer))
+
+
+def _end_first(ends: set[int], eos: str, tokenizer: Tokenizer) -> list[int]:
+    """The end of a turn first: it is what closes an answer that was written elsewhere."""
+    return sorted(ends, key=lambda i: (i != tokenizer.special_ids.get(eos), i))
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a Hugging Face folder with the chat format its files give (none for Phi-4's own)."""
+    tokenizer = Tokenizer.load(folder)
+    tokenizer.format = chat_of_folder(folder, tokenizer)
+    return tokenizer
 
 
 def _template(

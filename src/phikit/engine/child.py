@@ -1,4 +1,4 @@
-"""The process behind LlamaEngine, seen from the parent: started, asked, and ended for sure."""
+"""The process behind LlamaEngine and the server's models, seen from the parent: started, asked, and ended for sure."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ class EngineCrashed(RuntimeError):
 class Child:
     """Thread-safe. Raises ValueError when the model cannot be loaded."""
 
-    def __init__(self, model: Path, context: int, parallel: int, threads: int) -> None:
-        self.model = model
+    def __init__(
+        self, model: Path, context: int, parallel: int, threads: int, program: str = "llama_worker"
+    ) -> None:
+        """`program` is a module of this folder that speaks `llama_wire`."""
+        self.model, self.what = model, {"llama_worker": "llama.cpp"}.get(program, "torch")
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close())
         arguments = [str(model), str(context), str(parallel), str(threads)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "phikit.engine.llama_worker", *arguments],
+            [sys.executable, "-m", f"phikit.engine.{program}", *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
             # A failed assert must end the process, not start a debugger on it, which was seen to hang.
             env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GGML_NO_BACKTRACE": "1"},
@@ -53,7 +56,7 @@ class Child:
         if not isinstance(hello, wire.Ready):
             why = hello.message if isinstance(hello, wire.Fault) else self._last_words()
             self.close()
-            raise ValueError(f"{model}: llama.cpp cannot load this model: {why}")
+            raise ValueError(f"{model}: {self.what} cannot load this model: {why}")
         self.reader = threading.Thread(target=self._read, name="llama-reader", daemon=True)
         self.reader.start()
 
@@ -131,7 +134,7 @@ class Child:
                 replies.put(reply)
         words = self._last_words()
         with self.lock:
-            self.dead = self.dead or f"{self.model}: the llama.cpp process ended: {words}"
+            self.dead = self.dead or f"{self.model}: the {self.what} process ended: {words}"
             left = {id(q): q for q in self.waiting.values()}
             self.waiting.clear()
         for replies in left.values():

@@ -7,8 +7,11 @@ and not on its neighbours.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+
+from phikit.engine.base import GenRequest
 
 _BLOCK = 256
 _HEAD = 512  # ids sorted first for top_p; nearly always enough
@@ -45,6 +48,28 @@ def pick(logits_V: np.ndarray, temperature: float, top_p: float, u: float) -> tu
         return _at(p, u), total
     ids = _nucleus(p, top_p)
     return int(ids[_at(p[ids], u)]), total
+
+
+def shaped(logits_V: np.ndarray, request: GenRequest, tokens: Sequence[int]) -> np.ndarray:
+    """Logits after the request's penalties, top_k and min_p, in llama.cpp's order; -inf where it forbids a token.
+    `tokens` are the prompt and what was drawn so far."""
+    x = logits_V.astype(np.float32, copy=True)
+    recent = (
+        tokens if request.repeat_last < 0 else tokens[len(tokens) - min(request.repeat_last, len(tokens)) :]
+    )
+    if len(recent) and request.has_penalties:
+        ids, counts = np.unique(np.asarray(recent), return_counts=True)
+        old = x[ids]
+        old = np.where(old > 0, old / request.repeat_penalty, old * request.repeat_penalty)
+        x[ids] = old - counts * np.float32(request.frequency_penalty) - np.float32(request.presence_penalty)
+    if 0 < request.top_k < len(x):
+        keep = np.argpartition(x, -request.top_k)[-request.top_k :]
+        kept = np.full_like(x, -np.inf)
+        kept[keep] = x[keep]
+        x = kept
+    if request.min_p > 0:
+        x[x < x.max() + math.log(min(request.min_p, 1.0))] = -np.inf
+    return x
 
 
 def _shares(logits_V: np.ndarray) -> tuple[np.ndarray, float]:

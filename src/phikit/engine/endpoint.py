@@ -6,8 +6,10 @@ Nothing here retries: `phikit.ask` does, by the type of the error.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -33,11 +35,12 @@ class RateLimited(EndpointError):
 
 
 class Unavailable(EndpointError):
-    """5xx, no connection, or a time-out (`timeout`, and then perhaps billed)."""
+    """5xx (with the `retry_after` it named), no connection, or a time-out (`timeout`, and then perhaps billed)."""
 
-    def __init__(self, message: str, *, timeout: bool = False) -> None:
+    def __init__(self, message: str, *, timeout: bool = False, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.timeout = self.billed = timeout
+        self.retry_after = retry_after
 
 
 class BadReply(EndpointError):
@@ -58,21 +61,24 @@ class Refused(EndpointError):
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """Token counts are None where the endpoint told none."""
+    """Token counts are None where the endpoint told none. `cut` says why the reader hung up on it, if it did."""
 
     text: str
     finish: Finish
     prompt_tokens: int | None
     completion_tokens: int | None
+    cut: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`url` ends in /v1 (no slash after it). The key is read from PHIKIT_API_KEY. `timeout` in seconds."""
+    """`url` ends in /v1 (no slash after it). The key is read from the environment variable `key_variable`.
+    `timeout` in seconds."""
 
     url: str
     model: str
     timeout: float = 300.0
+    key_variable: str = KEY_VARIABLE
 
     @classmethod
     def from_spec(cls, spec: str) -> Endpoint:
@@ -83,16 +89,18 @@ class Endpoint:
         return cls(url.rstrip("/"), model)
 
     def headers(self) -> dict[str, str]:
-        key = os.environ.get(KEY_VARIABLE)
+        key = os.environ.get(self.key_variable)
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     async def chat(
-        self, client: httpx.AsyncClient, turns: Sequence[Turn], options: Mapping[str, Any]
+        self, client: httpx.AsyncClient, turns: Sequence[Turn], options: Mapping[str, Any], key: str = ""
     ) -> ChatReply:
-        """One answer of /chat/completions. Raises an EndpointError."""
+        """One answer of /chat/completions. `key` goes along as Idempotency-Key: an endpoint that knows the header
+        answers a repeated request from memory. Raises an EndpointError."""
         body = chat_body(self.model, turns, options)
+        headers = self.headers() | ({"Idempotency-Key": key} if key else {})
         try:
-            response = await client.post(f"{self.url}/chat/completions", json=body, headers=self.headers())
+            response = await client.post(f"{self.url}/chat/completions", json=body, headers=headers)
         except httpx.HTTPError as e:
             raise transport_error(self.url, e) from e
         return chat_reply(read_reply(self.url, response))
@@ -115,21 +123,30 @@ def transport_error(url: str, error: httpx.HTTPError) -> EndpointError:
 def read_reply(url: str, response: httpx.Response) -> dict[str, Any]:
     """The JSON object of a good reply; raises the typed error of any other."""
     status = response.status_code
-    said = response.text[:300].replace("\n", " ")
+    if status == 200:
+        return _object(url, response)
+    said = _said(response)
     if status == 429:
         raise RateLimited(f"{url}: 429 {said}", _seconds(response.headers.get("retry-after")))
     if status >= 500 or status in (408, 425):
-        raise Unavailable(f"{url}: {status} {said}")
-    if status != 200:
-        hint = f" (is {KEY_VARIABLE} set?)" if status in (401, 403) else ""
-        raise Refused(f"{url}: {status} {said}{hint}", status)
+        after = _seconds(response.headers.get("retry-after"))
+        raise Unavailable(f"{url}: {status} {said}", retry_after=after)
+    hint = f" (is {KEY_VARIABLE} set?)" if status in (401, 403) else ""
+    raise Refused(f"{url}: {status} {said}{hint}", status)
+
+
+def _object(url: str, response: httpx.Response) -> dict[str, Any]:
     try:
         value = response.json()
     except ValueError as e:
-        raise BadReply(f"{url}: the reply is not JSON: {said}") from e
+        raise BadReply(f"{url}: the reply is not JSON: {_said(response)}") from e
     if not isinstance(value, dict):
-        raise BadReply(f"{url}: the reply is not a JSON object: {said}")
+        raise BadReply(f"{url}: the reply is not a JSON object: {_said(response)}")
     return value
+
+
+def _said(response: httpx.Response) -> str:
+    return response.text[:300].replace("\n", " ")
 
 
 def choices(value: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -156,12 +173,19 @@ def chat_reply(value: Mapping[str, Any]) -> ChatReply:
     counts = [usage.get(k) for k in ("prompt_tokens", "completion_tokens")]
     counts = [c if isinstance(c, int) else None for c in counts]
     if refusal := message.get("refusal"):
-        return ChatReply(str(refusal), "refused", *counts)
-    return ChatReply(message.get("content") or "", finish_of(choice), *counts)
+        return ChatReply(str(refusal), "refused", counts[0], counts[1])
+    return ChatReply(message.get("content") or "", finish_of(choice), counts[0], counts[1])
 
 
 def _seconds(value: str | None) -> float | None:
+    """Of a Retry-After header: seconds or an HTTP date. None where it is neither."""
+    if not value:
+        return None
     try:
-        return max(float(value), 0.0) if value else None
-    except ValueError:  # an HTTP date: the caller's own backoff will do
+        return max(float(value), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+    except ValueError:
         return None

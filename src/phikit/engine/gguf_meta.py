@@ -71,6 +71,8 @@ def meta_of(header: GgufHeader, path: Path, fingerprint: str) -> GgufMeta:
     context = _need(keys, f"{architecture}.context_length", int)
     if not 1 <= context < 1 << 31:
         raise ValueError(f"{architecture}.context_length {context} cannot be right")
+    if keys.get("split.count", 1) not in (0, 1):  # llama.cpp would open the others, which nobody checked
+        raise ValueError("this is one part of a split GGUF: join them with `llama-gguf-split --merge`")
     template = keys.get("tokenizer.chat_template")
     if template is not None and not isinstance(template, str):
         raise ValueError("tokenizer.chat_template is no string")

@@ -98,8 +98,11 @@ class LlamaEngine:
         if self._template is None:
             meta = self.meta
             self._template = ChatTemplate(meta.template or "", meta.bos, meta.eos, tuple(meta.specials))
-        parts = list(self._template.render(turns))
-        return self._live().ask(lambda i: wire.Encode(i, parts)).value
+        return self.encode_pieces(list(self._template.render(turns)))
+
+    def encode_pieces(self, pieces: Sequence[tuple[str, bool]]) -> list[int]:
+        """Ids of pieces (text, special) of a rendered conversation."""
+        return self._live().ask(lambda i: wire.Encode(i, list(pieces))).value
 
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, list[Completion]]]:
         """Results as they finish. Raises PromptTooLong, ValueError (bad grammar or schema) and EngineCrashed.

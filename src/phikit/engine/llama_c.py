@@ -10,9 +10,12 @@ from __future__ import annotations
 import ctypes as C
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from phikit.engine.gguf_meta import read_meta
 
 _MODEL_PARAMS = "_Z28common_model_params_to_llamaR13common_params"
 _CONTEXT_PARAMS = "_Z30common_context_params_to_llamaRK13common_params"
@@ -102,9 +105,11 @@ def _common(path: str, threads: int) -> tuple[Any, Any]:
 
 
 class Model:
-    """Weights and vocabulary. Raises ValueError with what llama.cpp said when it cannot load the file."""
+    """Weights and vocabulary. Raises FileNotFoundError or ValueError where our own check refuses the file, which
+    llama.cpp then never sees, and ValueError with what llama.cpp said when it cannot load it."""
 
     def __init__(self, path: str, threads: int) -> None:
+        read_meta(Path(path))  # here, for every program that loads a file comes through here
         self.path, self.threads = path, threads
         self.c = _library()
         self.said: list[str] = []  # errors llama.cpp has logged, the last few

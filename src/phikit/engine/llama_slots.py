@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from phikit.engine.base import GenRequest
-from phikit.engine.draw import best, log_total, pick, sample_key, uniform
+from phikit.engine.draw import best, log_total, pick, sample_key, shaped, uniform
 from phikit.engine.llama_c import Context, Grammar, Model
 from phikit.engine.llama_wire import Alternatives, Done, Fault, Reply, Token
 from phikit.engine.pieces import Pieces
@@ -212,14 +212,18 @@ class Slots:
         sample = slot.sample
         assert sample
         request, t = sample.job.request, len(sample.tokens)
+        drawn = shaped(logits, request, slot.tokens) if request.is_shaped else logits
         with np.errstate(all="ignore"):  # what is not finite is refused next
-            token, total = pick(logits, request.temperature, request.top_p, uniform(sample.key, t))
+            token, total = pick(drawn, request.temperature, request.top_p, uniform(sample.key, t))
+            total = total if drawn is logits else log_total(logits)
         if not np.isfinite(total):
             self._fail([slot], "the network gives numbers that are not finite")
             return
         if sample.grammar and not sample.grammar.allows(token):
             # An allowed first draw or a draw among the allowed: together that is the masked distribution.
             masked = sample.grammar.mask(logits)
+            if request.is_shaped:
+                masked = shaped(masked, request, slot.tokens)
             if not np.isfinite(masked.max()):
                 self._fail([slot], "the grammar allows no token here")
                 return

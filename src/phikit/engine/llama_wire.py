@@ -52,6 +52,13 @@ class Decode(msgspec.Struct, tag="decode"):
     ids: list[int]
 
 
+class Spell(msgspec.Struct, tag="spell"):
+    """Answered by Value: the bytes of each token, empty for a special one."""
+
+    id: int
+    ids: list[int]
+
+
 class Cancel(msgspec.Struct, tag="cancel"):
     """Not answered; replies already on their way still come."""
 
@@ -98,7 +105,7 @@ class Fault(msgspec.Struct, tag="fault", array_like=True):
     bad: bool
 
 
-Request = Generate | Scoring | Embed | Encode | Decode | Cancel
+Request = Generate | Scoring | Embed | Encode | Decode | Spell | Cancel
 Reply = Ready | Token | Done | Value | Fault
 
 _encoder = msgspec.msgpack.Encoder()

@@ -104,10 +104,14 @@ class Worker:
             yield None
         yield wire.Value(request.id, vectors, computed)
 
-    def light(self, request: wire.Encode | wire.Decode) -> wire.Reply:
-        if isinstance(request, wire.Decode):
-            if any(not 0 <= i < self.model.n_vocab for i in request.ids):
+    def light(self, request: wire.Encode | wire.Decode | wire.Spell) -> wire.Reply:
+        if isinstance(request, wire.Decode | wire.Spell):
+            wrong = any(not 0 <= i < self.model.n_vocab for i in request.ids)
+            if wrong:
                 return wire.Fault(request.id, f"a token id is not in 0 to {self.model.n_vocab - 1}", True)
+        if isinstance(request, wire.Spell):
+            return wire.Value(request.id, list(map(self.model.piece, request.ids)))
+        if isinstance(request, wire.Decode):
             data = b"".join(map(self.model.piece, request.ids))
             return wire.Value(request.id, data.decode("utf-8", "replace"))
         ids: list[int] = []
@@ -135,8 +139,12 @@ def _read(worker: Worker) -> None:
     decoder = msgspec.msgpack.Decoder(wire.Request)
     while (body := wire.read_frame(sys.stdin.buffer)) is not None:
         request = decoder.decode(body)
-        if isinstance(request, wire.Encode | wire.Decode):
-            worker.write([worker.light(request)])
+        if isinstance(request, wire.Encode | wire.Decode | wire.Spell):
+            try:
+                reply = worker.light(request)
+            except Exception as e:  # one text that cannot be tokenized must not end the reading of others
+                reply = wire.Fault(request.id, f"{e}", isinstance(e, ValueError))
+            worker.write([reply])
         else:
             worker.inbox.put(request)
     os._exit(0)

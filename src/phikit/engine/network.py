@@ -27,14 +27,14 @@ class Network:
         c = self.config = model.config
         self.embed, self.head, self.norm = model.embed.weight, model.head_weight, model.norm.weight
         self.layers = [Layer(b, c.norm_eps) for b in model.blocks]  # type: ignore[arg-type]
-        self.dtype = self.head.dtype
+        self.dtype, self.device = self.head.dtype, self.head.device
         self.heads, self.kv_heads, self.head_dim = c.heads, c.kv_heads, c.head_dim
         self.reach(c.context)
 
     def reach(self, context: int) -> None:
         """Makes the table of rotations for positions below `context`."""
         c, half = self.config, self.head_dim // 2
-        cos, sin = rope_table(torch.arange(context), c.head_dim, c.rope_base)
+        cos, sin = rope_table(torch.arange(context, device=self.device), c.head_dim, c.rope_base)
         self.cos, self.sin = cos, torch.cat((-sin[:, :half], sin[:, half:]), 1)  # the sign of the rotation
 
     @property
@@ -43,8 +43,10 @@ class Network:
         return 2 * 4 * self.config.layers * self.kv_heads * self.head_dim
 
     def run(self, tokens_n: torch.Tensor, positions_n: torch.Tensor, attend: Attend) -> torch.Tensor:
-        """Hidden states after the final norm, [n, D] fp32."""
+        """Hidden states after the final norm, [n, D] fp32 on the device; tokens and positions may come from the
+        host."""
         n, half = tokens_n.shape[0], self.head_dim // 2
+        tokens_n, positions_n = tokens_n.to(self.device), positions_n.to(self.device)
         rotated = self.heads + self.kv_heads
         cos, sin = self.cos[positions_n, None], self.sin[positions_n, None]
         x = F.embedding(tokens_n, self.embed).float()

@@ -18,11 +18,12 @@ def open_engine(
     parallel: int = 1,
     threads: int | None = None,
     kind: Kind | None = None,
+    device: str | None = None,
 ) -> Engine:
     """The engine of a named model, a checkpoint folder (`hf/` inside, or itself with config.json), a GGUF
     file or an endpoint. A GGUF runs in llama.cpp; with `kind` "torch", or "torch:" before `spec`, as a torch
-    network in fp32. `context`, `parallel` and `threads` are for llama.cpp only. Raises FileNotFoundError or
-    ValueError."""
+    network. `context`, `parallel` and `threads` are for llama.cpp only, `device` (cpu, cuda, cuda:1) for torch
+    networks only: without it a CUDA device is taken where there is one. Raises FileNotFoundError or ValueError."""
     before, colon, rest = spec.partition(":")
     if colon and before in ("torch", "llama"):
         if kind is not None and kind != before:
@@ -43,7 +44,7 @@ def open_engine(
             )
         from phikit.engine.torch_engine import TorchEngine
 
-        return TorchEngine.from_folder(folder)
+        return TorchEngine.from_folder(folder, device=device)
     if path.is_dir():
         raise ValueError(
             f"{path}: not a checkpoint: neither hf/config.json nor config.json is in this folder"
@@ -57,7 +58,7 @@ def open_engine(
     if kind == "torch":
         from phikit.engine.torch_engine import TorchEngine
 
-        return TorchEngine.from_gguf(path)
+        return TorchEngine.from_gguf(path, device=device)
     from phikit.engine.llama import LlamaEngine
 
     return LlamaEngine(path, context=context, parallel=parallel, threads=threads)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from phikit.engine.trie import Trie
 
 WINDOW = 1024
 BLOCK = 128
+# On a CUDA device, where starting a kernel takes longer than a block of 128.
+LARGE_WINDOW, LARGE_BLOCK = 8192, 1024
 
 
 @dataclass(eq=False)
@@ -54,8 +57,10 @@ class Prefill:
     def __init__(self, net: Network, trie: Trie, counter: Counter, keep: Sequence[Kept] = ()) -> None:
         self.net, self.trie, self.counter = net, trie, counter
         self.keep = deque(sorted(keep, key=lambda k: k.node))  # those not yet filled
-        shape = (net.kv_heads, int(trie.depth.max(initial=0)) + BLOCK, net.head_dim)
-        self.stack = [(torch.empty(shape), torch.empty(shape)) for _ in net.layers]
+        self.window, self.block = (WINDOW, BLOCK) if net.device.type == "cpu" else (LARGE_WINDOW, LARGE_BLOCK)
+        shape = (net.kv_heads, int(trie.depth.max(initial=0)) + self.block, net.head_dim)
+        empty = partial(torch.empty, shape, device=net.device)
+        self.stack = [(empty(), empty()) for _ in net.layers]
         self.path = np.zeros(0, dtype=np.int64)  # nodes above the next token
         self.at = 0
 
@@ -64,8 +69,8 @@ class Prefill:
             yield self.next_window()
 
     def next_window(self) -> tuple[int, torch.Tensor]:
-        first, last = self.at, min(self.at + WINDOW, len(self.trie))
-        blocks = [self._plan(a, min(a + BLOCK, last)) for a in range(first, last, BLOCK)]
+        first, last = self.at, min(self.at + self.window, len(self.trie))
+        blocks = [self._plan(a, min(a + self.block, last)) for a in range(first, last, self.block)]
         self.at = last
         self.counter.prefilled += last - first
         tokens = torch.from_numpy(self.trie.tokens[first:last])
@@ -83,18 +88,22 @@ class Prefill:
         above = len(path) - np.searchsorted(reach, own, side="right")  # path tokens each token sees
         sees = (own[None] <= own[:, None]) & (own[:, None] < end[a:b][None])
         sees = np.concatenate([np.arange(len(path))[None] < above[:, None], sees], axis=1)
-        mask = torch.zeros(sees.shape).masked_fill_(~torch.from_numpy(sees), float("-inf"))
+        hidden = torch.from_numpy(~sees).to(self.net.device)
+        mask = torch.zeros(sees.shape, device=self.net.device).masked_fill_(hidden, float("-inf"))
         ends = []
         while self.keep and self.keep[0].node < b:
             kept = self.keep.popleft()
             t = kept.node - a
-            ends.append((kept, int(above[t]), torch.from_numpy(np.flatnonzero(sees[t, len(path) :]))))
+            ends.append((kept, int(above[t]), self._index(np.flatnonzero(sees[t, len(path) :]))))
         inside = np.flatnonzero(end[a:b] > b)
         stay = int((end[path] > b).sum())
         whole = len(inside) == b - a and stay == len(path)
-        block = _Block(a, b, len(path), mask, stay, None if whole else torch.from_numpy(inside), ends)
+        block = _Block(a, b, len(path), mask, stay, None if whole else self._index(inside), ends)
         self.path = np.concatenate([path[:stay], a + inside])
         return block
+
+    def _index(self, nodes: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(nodes).to(self.net.device)
 
     def _attend(
         self,
@@ -106,7 +115,7 @@ class Prefill:
         v: torch.Tensor,
     ) -> torch.Tensor:
         n, heads, h = q.shape
-        out = torch.empty(n, heads, h)
+        out = torch.empty(n, heads, h, device=q.device)
         q_NnH, fresh = q.transpose(0, 1)[None], (k.transpose(0, 1), v.transpose(0, 1))
         for block in blocks:
             rows = slice(block.a - first, block.b - first)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -42,10 +43,11 @@ class Groups:
         self.net, self.lanes, self.longest = net, lanes, longest
         self.capacity, self.active = 0, 0  # groups there is memory for; groups attended to
         self.width = 1  # longest prompt of the groups in use
-        self.keys: list[torch.Tensor] = [torch.zeros(0, longest, net.head_dim) for _ in net.layers]
+        zeros = partial(torch.zeros, device=net.device)
+        self.keys: list[torch.Tensor] = [zeros(0, longest, net.head_dim) for _ in net.layers]
         self.values = [torch.zeros_like(k) for k in self.keys]
-        self.mask = torch.zeros(0, 1, longest)
-        self.queries = torch.zeros(0, net.heads // net.kv_heads * net.head_dim)
+        self.mask = zeros(0, 1, longest)
+        self.queries = zeros(0, net.heads // net.kv_heads * net.head_dim)
         self.free: list[int] = []  # heap
         self.used: dict[int, _Group] = {}
         self.open: dict[Kept, list[int]] = {}  # groups of a prompt that have a free lane
@@ -80,7 +82,8 @@ class Groups:
         """[n x K] rows of the packed queries, one for each (sample, kv head)."""
         k = torch.arange(self.net.kv_heads)
         group, lane = places_n // self.lanes, places_n % self.lanes
-        return ((group[:, None] * self.net.kv_heads + k) * self.lanes + lane[:, None]).view(-1)
+        rows = ((group[:, None] * self.net.kv_heads + k) * self.lanes + lane[:, None]).view(-1)
+        return rows.to(self.net.device)
 
     def attend(self, layer: int, q: torch.Tensor, rows: torch.Tensor) -> Part:
         """`q` [n x K, N / K, H] of the samples in `rows`."""

@@ -17,14 +17,17 @@ COLUMNS = 32  # own tokens there is room for at first; doubled when the longest 
 
 
 class Rows:
-    """Live rows are the first `n`. `hidden` [n, D] predicts each row's next token."""
+    """Live rows are the first `n`. `hidden` [n, D] predicts each row's next token. Keys, values and hidden states
+    are on the network's device; what a row is and where it stands is known to the host."""
 
-    def __init__(self, net: Network, groups: Groups, root: Root | None) -> None:
-        self.net, self.groups, self.root = net, groups, root
-        self.n, self.room, self.columns = 0, 0, COLUMNS
-        self.keys = [torch.zeros(0, net.kv_heads, COLUMNS, net.head_dim) for _ in net.layers]
+    def __init__(self, net: Network, groups: Groups, root: Root | None, most: int, longest: int) -> None:
+        """At most `most` rows of `longest` own tokens."""
+        self.net, self.groups, self.root, self.most, self.longest = net, groups, root, most, longest
+        self.n, self.room, self.columns = 0, 0, min(COLUMNS, longest)
+        shape = (0, net.kv_heads, self.columns, net.head_dim)
+        self.keys = [torch.zeros(shape, device=net.device) for _ in net.layers]
         self.values = [torch.zeros_like(k) for k in self.keys]
-        self.hidden = torch.zeros(0, net.config.width)
+        self.hidden = torch.zeros(0, net.config.width, device=net.device)
         self.own, self.position = torch.zeros(2, 0, dtype=torch.long).unbind()  # own tokens; next position
         self.temperature, self.top_p = torch.zeros(2, 0).unbind()
         self.prompts: list[Kept] = []
@@ -73,7 +76,9 @@ class Rows:
         if wide > self.columns:
             self._widen()
         to = ((torch.arange(n)[:, None] * kv + torch.arange(kv)) * self.columns + own[:, None]).view(-1)
-        mask = torch.zeros(n, 1, wide).masked_fill_(torch.arange(wide) > own[:, None, None], float("-inf"))
+        to, own = to.to(net.device), own.to(net.device)
+        later = torch.arange(wide, device=net.device) > own[:, None, None]
+        mask = torch.zeros(n, 1, wide, device=net.device).masked_fill_(later, float("-inf"))
         places = self.groups.rows(torch.tensor(self.places))
         scale = net.head_dim**-0.5
 
@@ -99,22 +104,25 @@ class Rows:
         a, z = torch.from_numpy(source), torch.from_numpy(to)
         wide = int(self.own[a].max())
         if wide:
+            here, there = a.to(self.net.device), z.to(self.net.device)
             for x in (*self.keys, *self.values):
-                x[z, :, :wide] = x[a, :, :wide]
+                x[there, :, :wide] = x[here, :, :wide]
         for x in (self.own, self.position, self.temperature, self.top_p):
             x[z] = x[a]
 
     def _reserve(self, rows: int) -> None:
         if rows <= self.room:
             return
-        self.room = max(rows, 2 * self.room)
-        self.keys, self.values = ([grown(x, self.room) for x in some] for some in (self.keys, self.values))
+        self.room = max(rows, min(2 * self.room, self.most))
+        for some in (self.keys, self.values):
+            for i, x in enumerate(some):  # one after another: the old one's memory is free for the next
+                some[i] = grown(x, self.room)
         self.hidden, self.own, self.position, self.temperature, self.top_p = (
             grown(x, self.room) for x in (self.hidden, self.own, self.position, self.temperature, self.top_p)
         )
 
     def _widen(self) -> None:
-        old, self.columns = self.columns, 2 * self.columns
+        old, self.columns = self.columns, min(2 * self.columns, self.longest)
         for some in (self.keys, self.values):
             for i, x in enumerate(some):
                 some[i] = x.new_zeros(x.shape[0], x.shape[1], self.columns, x.shape[3])

@@ -38,22 +38,25 @@ def pick(
 
     Draw m is from row rows_M[m] (default: one draw a row): the arg-max where the row's temperature is 0, else
     the id whose cumulative probability first exceeds u_m, after scaling by temperature and keeping the smallest
-    set of mass >= top_p.
+    set of mass >= top_p. Temperatures and top_p may stay on the host: what they ask for is then decided without
+    waiting for the device.
     """
-    rows = torch.arange(len(logits_BV)) if rows_M is None else rows_M
+    device = logits_BV.device
+    rows = torch.arange(len(logits_BV), device=device) if rows_M is None else rows_M
     greedy = temperature_B <= 0
     model = torch.softmax(logits_BV, dim=-1)
     if bool(greedy.all()):
         return _with_logprobs(model, logits_BV, rows, _arg_max(logits_BV)[rows])
     p = model
     if bool(((temperature_B != 1) & ~greedy).any()):
-        p = torch.softmax(logits_BV / torch.where(greedy, 1.0, temperature_B)[:, None], dim=-1)
+        p = torch.softmax(logits_BV / torch.where(greedy, 1.0, temperature_B)[:, None].to(device), dim=-1)
     cut = ((top_p_B < 1) & ~greedy).nonzero()[:, 0]
     if len(cut):
-        p = p.index_copy(0, cut, _nucleus(p[cut], top_p_B[cut]))
+        where = cut.to(device)
+        p = p.index_copy(0, where, _nucleus(p[where], top_p_B[cut].to(device)))
     ids = _invert(p, u_M, rows)
     if bool(greedy.any()):
-        ids = torch.where(greedy[rows], _arg_max(logits_BV)[rows], ids)
+        ids = torch.where(greedy.to(device)[rows], _arg_max(logits_BV)[rows], ids)
     return _with_logprobs(model, logits_BV, rows, ids)
 
 
@@ -71,7 +74,7 @@ def _arg_max(x: torch.Tensor) -> torch.Tensor:
     if x.shape[1] % BLOCK:
         return x.argmax(-1)
     block = x.unflatten(1, (-1, BLOCK)).amax(-1).argmax(-1)
-    return block * BLOCK + _of_block(x, torch.arange(len(x)), block).argmax(-1)
+    return block * BLOCK + _of_block(x, torch.arange(len(x), device=x.device), block).argmax(-1)
 
 
 def _nucleus(p: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
@@ -106,7 +109,7 @@ def _of_block(x: torch.Tensor, rows: torch.Tensor, block: torch.Tensor) -> torch
     """[M, BLOCK]: a block of each of `rows`; past the end of the row 0."""
     if x.shape[1] % BLOCK == 0:
         return x.view(-1, BLOCK)[rows * (x.shape[1] // BLOCK) + block]
-    at = block[:, None] * BLOCK + torch.arange(BLOCK)
+    at = block[:, None] * BLOCK + torch.arange(BLOCK, device=x.device)
     some = x[rows[:, None], at.clamp(max=x.shape[1] - 1)]
     return some.masked_fill_(at >= x.shape[1], 0.0)
 

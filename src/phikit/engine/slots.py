@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from phikit.engine.base import GenRequest
+from phikit.engine.draw import shaped
 from phikit.engine.prefill import Kept
 from phikit.engine.rows import COLUMNS, Rows, grown
 from phikit.engine.sampling import pick, uniforms
@@ -29,17 +30,22 @@ class Sample:
 
 
 class Slots:
-    """`size` samples at most; `stops[i]` are the token ids that end samples of request i. Slot numbers are the
-    first index of the tensors here and do not change while a sample lives."""
+    """`size` samples at most; `stops[i]` are the token ids that end samples of request i, `closers[i]` the ones after
+    which one of its stop strings may be complete. Slot numbers are the first index of the tensors here and do not
+    change while a sample lives."""
 
-    def __init__(self, rows: Rows, size: int, stops: Sequence[tuple[int, ...]]) -> None:
+    def __init__(
+        self, rows: Rows, size: int, stops: Sequence[tuple[int, ...]], closers: Sequence[torch.Tensor]
+    ) -> None:
         self.rows, self.size, self.vocab = rows, size, rows.net.config.vocab
         self.live: dict[int, Sample] = {}
-        self.wants_top = False
+        self.wants_top = self.is_shaped = False
         self.free = list(range(size))[::-1]
         self.tokens = torch.zeros(size, COLUMNS, dtype=torch.long)
         self.logprobs = torch.zeros(size, COLUMNS)
-        self.drawn, self.limit, self.kind, self.row = torch.zeros(4, size, dtype=torch.long).unbind()
+        self.drawn, self.limit, self.kind, self.closer, self.row = torch.zeros(
+            5, size, dtype=torch.long
+        ).unbind()
         self.key = np.zeros(size, dtype=np.uint64)
         kinds = {stop: i for i, stop in enumerate(dict.fromkeys(stops))}
         self.kinds = [kinds[stop] for stop in stops]
@@ -47,17 +53,32 @@ class Slots:
         for stop, i in kinds.items():
             self.stop[i, [t for t in stop if 0 <= t < self.vocab]] = True
 
+        table = {id(c): c for c in closers}
+        places = {c: i for i, c in enumerate(table)}
+        self.closers = [places[id(c)] for c in closers]
+        self.closes = torch.stack(list(table.values())) if table else torch.zeros(1, 0, dtype=torch.bool)
+
+    def may_close(self, slots: torch.Tensor, ids: torch.Tensor) -> list[int]:
+        """Which of the drawn tokens may complete a stop string."""
+        return self.closes[self.closer[slots], ids].nonzero()[:, 0].tolist()
+
     def admit(self, fresh: Sequence[tuple[Sample, Kept, torch.Tensor]]) -> None:
         """New samples, each with its prompt and the hidden state after it."""
-        opened: dict[tuple[Kept, float, float], int] = {}
+        opened: dict[tuple[Hashable, ...], int] = {}
         for s, prompt, hidden in fresh:
-            r, how = s.spec, (prompt, s.spec.temperature, s.spec.top_p)
+            r = s.spec
+            # What is shaped looks at its own tokens: it shares no row with others.
+            how = (prompt, s.request if r.is_shaped else -1, r.temperature, r.top_p)
             if how not in opened:
                 opened[how] = self.rows.open(prompt, hidden, len(r.prompt), r.temperature, r.top_p)
             slot = self.free.pop()
             self.live[slot] = s
-            self.wants_top = self.wants_top or r.top_logprobs > 0
+            self.wants_top, self.is_shaped = (
+                self.wants_top or r.top_logprobs > 0,
+                self.is_shaped or r.is_shaped,
+            )
             self.drawn[slot], self.limit[slot], self.kind[slot] = 0, s.limit, self.kinds[s.request]
+            self.closer[slot] = self.closers[s.request]
             self.row[slot], self.key[slot] = opened[how], sample_key(r.seed, s.number)
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -65,8 +86,12 @@ class Slots:
         slots, rows = torch.tensor(list(self.live)), self.rows
         logits = rows.net.logits(rows.hidden[: rows.n])
         drawn, row = self.drawn[slots], self.row[slots]
-        u = torch.from_numpy(uniforms(self.key[slots.numpy()], drawn.numpy()))
-        ids, logprobs = pick(logits, rows.temperature[: rows.n], rows.top_p[: rows.n], u, row)
+        u = torch.from_numpy(uniforms(self.key[slots.numpy()], drawn.numpy())).to(logits.device)
+        there = row.to(logits.device)
+        ids, logprobs = pick(self._shaped(logits), rows.temperature[: rows.n], rows.top_p[: rows.n], u, there)
+        if self.is_shaped:  # what is told is the model's own
+            logprobs = torch.log_softmax(logits, -1)[there, ids]
+        ids, logprobs = ids.cpu(), logprobs.cpu()  # all that leaves the device in a step
         if self.wants_top:
             self._note_top(logits)
         if int(drawn.max()) == self.tokens.shape[1]:
@@ -101,12 +126,26 @@ class Slots:
             tokens[row] = paths % self.vocab
             self.rows.advance(torch.from_numpy(tokens))
 
+    def _shaped(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits that are drawn from: those of rows whose requests change them are changed in a copy."""
+        if not self.is_shaped:
+            return logits
+        changed = logits.clone()
+        for slot, s in self.live.items():
+            if s.spec.is_shaped:
+                row, n = int(self.row[slot]), int(self.drawn[slot])
+                tokens = [*s.spec.prompt, *self.tokens[slot, :n].tolist()]
+                changed[row] = torch.from_numpy(shaped(logits[row].cpu().numpy(), s.spec, tokens)).to(
+                    logits.device
+                )
+        return changed
+
     def _note_top(self, logits: torch.Tensor) -> None:
         """The most probable tokens of this step, for the samples that ask for them."""
         some = [(slot, s) for slot, s in self.live.items() if s.spec.top_logprobs]
         most = min(max(s.spec.top_logprobs for _, s in some), logits.shape[1])
         rows = self.row[[slot for slot, _ in some]]
-        values, ids = torch.log_softmax(logits[rows], -1).topk(most)
+        values, ids = torch.log_softmax(logits[rows.to(logits.device)], -1).topk(most)
         for (_, s), v, i in zip(some, values.tolist(), ids.tolist()):
             k = s.spec.top_logprobs
             s.top.append(tuple(zip(i[:k], v[:k])))

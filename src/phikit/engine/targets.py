@@ -47,11 +47,13 @@ class Targets:
         step = max(1, LOGITS // self.net.config.vocab)
         for low in range(0, len(nodes), step):
             some = a + np.flatnonzero((where >= low) & (where < low + step))
-            logits = self.net.logits(hidden_nD[torch.from_numpy(nodes[low : low + step] - first)])
-            rows = torch.from_numpy(where[some - a] - low)
-            targets = torch.from_numpy(self.tokens[some])
-            values, greedy = logprobs_of(logits, rows, targets)
-            self.values[self.order[some]], self.greedy[self.order[some]] = values.numpy(), greedy.numpy()
+            chosen, rows, targets = (
+                torch.from_numpy(x).to(hidden_nD.device)
+                for x in (nodes[low : low + step] - first, where[some - a] - low, self.tokens[some])
+            )
+            values, greedy = logprobs_of(self.net.logits(hidden_nD[chosen]), rows, targets)
+            self.values[self.order[some]] = values.cpu().numpy()
+            self.greedy[self.order[some]] = greedy.cpu().numpy()
 
     def logprobs(self, user: Hashable) -> tuple[float, ...]:
         return tuple(self.values[self.spans[user]].tolist())

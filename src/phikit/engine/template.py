@@ -10,16 +10,17 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from phikit.engine.marks import Marks
+from phikit.engine.spans import rendered
 from phikit.records.types import Turn
+from phikit.text.chat_format import Rendered
 from phikit.text.tokenizer import Tokenizer
 
 MAX_SOURCE = 1 << 18  # characters; the longest published templates have about 20,000
-# Two private-use characters mark where a turn's text held a special-token string.
-_OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 
 
 class ChatTemplate:
@@ -39,24 +40,25 @@ class ChatTemplate:
         piece unless a turn's content holds such a string; that string becomes a piece of its own with
         False. Raises ValueError where the template refuses the conversation, fails, or takes too much time
         or memory."""
-        found = re.compile(
-            "|".join(re.escape(s) for s in sorted(self.specials, key=len, reverse=True)) or r"(?!)"
-        )
-        marked: list[str] = []
+        return self.render_messages([{"role": t.role, "content": t.content} for t in turns])
 
-        def mark(m: re.Match[str]) -> str:
-            marked.append(m.group())
-            return f"{_OPEN}{len(marked) - 1}{_CLOSE}"
-
-        messages = [{"role": t.role, "content": found.sub(mark, _plain(t.content))} for t in turns]
-        reply = _child.ask({"source": self.source, "bos": self.bos, "eos": self.eos, "messages": messages})
+    def render_messages(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        open_turn: bool = True,
+    ) -> Iterator[tuple[str, bool]]:
+        """As `render`, of messages that may hold more than role and content, and of tools (JSON schemas) for a
+        template that knows them. `open_turn`: with an open assistant header at the end."""
+        marks = Marks(self.specials)
+        request = {
+            "source": self.source, "bos": self.bos, "eos": self.eos, "messages": marks.hide(list(messages)),
+            "tools": marks.hide(list(tools)), "open": open_turn,
+        }  # fmt: skip
+        reply = _child.ask(request)
         if "error" in reply:
             raise ValueError(f"the model's chat template refuses this conversation: {reply['error']}")
-        for i, piece in enumerate(re.split(f"{_OPEN}([0-9]+){_CLOSE}", reply["text"])):
-            if i % 2 and int(piece) < len(marked):
-                yield marked[int(piece)], False
-            elif piece and not i % 2:
-                yield piece, True
+        return marks.split(reply["text"])
 
 
 class FileChat:
@@ -73,10 +75,27 @@ class FileChat:
             raise ValueError("the model has no chat template; it is a base model: use encode()")
         ids: list[int] = []
         for text, special in self.template.render(turns):
-            ids += self._encode(text) if special else self.tokenizer.encode(text)
+            ids += self.encode(text) if special else self.tokenizer.encode(text)
         return ids
 
-    def _encode(self, text: str) -> list[int]:
+    @property
+    def source(self) -> str | None:
+        return self.template.source if self.template else None
+
+    @property
+    def bos(self) -> str:
+        return self.template.bos if self.template else ""
+
+    @property
+    def eos(self) -> str:
+        return self.template.eos if self.template else ""
+
+    def rendered(self, turns: Sequence[Turn], *, open_assistant: bool = False) -> Rendered:
+        """Tokens and loss spans, as `text.chat.render` gives them (`engine/spans.py`)."""
+        return rendered(self, turns, open_assistant)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text whose special-token strings are tokens."""
         ids: list[int] = []
         for i, piece in enumerate(self._special.split(text)):
             if i % 2:
@@ -134,7 +153,3 @@ class _Child:
 
 _child = _Child()
 atexit.register(_child.stop)
-
-
-def _plain(text: str) -> str:
-    return text.replace(_OPEN, "").replace(_CLOSE, "")

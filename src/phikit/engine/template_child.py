@@ -72,8 +72,8 @@ def answer(request: dict[str, Any]) -> dict[str, str]:
             return {"text": ""}
         parts, size = [], 0
         for part in template.generate(
-            messages=request["messages"], add_generation_prompt=True,
-            bos_token=request["bos"], eos_token=request["eos"],
+            messages=request["messages"], add_generation_prompt=request.get("open", True),
+            bos_token=request["bos"], eos_token=request["eos"], tools=request.get("tools") or None,
         ):  # fmt: skip
             size += len(part)
             if size > MAX_TEXT:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from phikit.engine.base import Counter, EngineInfo, GenRequest, Piece, PromptTooLong, ScoreRequest, Usage
@@ -25,14 +26,19 @@ from phikit.engine.slots import Sample, Slots
 from phikit.engine.targets import Targets
 from phikit.engine.template import FileChat
 from phikit.engine.trie import build_trie
+from phikit.model.assemble import DTypeName
+from phikit.model.device import choose_device
 from phikit.model.transformer import Transformer
 from phikit.records.types import Completion, Score, Turn
 from phikit.text import chat
 from phikit.text.tokenizer import Tokenizer
 
 SLOTS = 1024  # samples decoded at once
+LARGE_SLOTS = 4096  # on a CUDA device, where a step of many takes hardly longer than one of few
 LANES = 16  # samples that share one copy of their prompt
 CACHE_BYTES = 4 << 30  # keys and values of the live batch: fewer samples at once where they would need more
+FREE = 0.6  # in its place, of a CUDA device's free memory; growing needs the rest for a moment
+LOGITS = 6  # fp32 numbers of memory for each logit while tokens are drawn
 
 
 class TorchEngine:
@@ -43,19 +49,21 @@ class TorchEngine:
         model: Transformer,
         tokenizer: Tokenizer,
         name: str = "model",
-        slots: int = SLOTS,
-        cache_bytes: int = CACHE_BYTES,
+        slots: int | None = None,
+        cache_bytes: int | None = None,
         *,
         source: str | None = None,
         dialog: FileChat | None = None,
     ) -> None:
-        """`source` is the numerics class of rounded weights in a file (`gguf:Q4_1`). `dialog` renders conversations
-        in place of Phi-4's chat format."""
+        """Runs on the device of the model's weights. `slots` and `cache_bytes` bound the live batch; without them
+        they follow from the device. `source` is the numerics class of rounded weights in a file (`gguf:Q4_1`).
+        `dialog` renders conversations in place of Phi-4's chat format."""
         self.dialog = dialog
-        self.model, self.tokenizer, self.slots, self.cache_bytes = model.eval(), tokenizer, slots, cache_bytes
+        self.model, self.tokenizer, self.cache_bytes = model.eval(), tokenizer, cache_bytes
         c = model.config
         with torch.inference_mode():
             self.network = Network(model)
+        self.slots = slots or (SLOTS if self.network.device.type == "cpu" else LARGE_SLOTS)
         numerics = "bf16" if self.network.dtype == torch.bfloat16 else "exact-fp32"
         if source is not None:  # computed exactly, from weights that the file rounded
             numerics = f"{numerics.removeprefix('exact-')}-of-{source}"
@@ -63,19 +71,25 @@ class TorchEngine:
         self._counter = Counter()
 
     @classmethod
-    def from_folder(cls, path: Path, *, bf16: bool = False) -> TorchEngine:
-        """A checkpoint folder of ours (with `hf/`) or a Hugging Face folder. `bf16` rounds the weights: twice the
-        speed of large networks on a CPU with bf16 instructions, at another class of numerics."""
+    def from_folder(
+        cls, path: Path, *, bf16: bool | None = None, device: str | None = None, name: str = ""
+    ) -> TorchEngine:
+        """A checkpoint folder of ours (with `hf/`) or a Hugging Face folder, called `name`, else by its path. `bf16`
+        rounds the weights: twice the speed of large networks on a CPU with bf16 instructions, at another class of
+        numerics; without it a CUDA device has bf16 weights and a CPU exact ones. `device` as in `choose_device`."""
         from phikit.engine.chat_files import chat_of_folder
         from phikit.model.hf_read import load_hf
 
         folder = path / "hf" if (path / "hf").is_dir() else path
-        model, _ = load_hf(folder, dtype="bf16" if bf16 else "fp32")
+        place = choose_device(device)
+        model, _ = load_hf(folder, dtype=_dtype(bf16, place))
         tokenizer = Tokenizer.load(folder)
-        return cls(model, tokenizer, name=str(path), dialog=chat_of_folder(folder, tokenizer))
+        return cls(
+            model.to(place), tokenizer, name=name or str(path), dialog=chat_of_folder(folder, tokenizer)
+        )
 
     @classmethod
-    def from_gguf(cls, path: Path, *, bf16: bool = False) -> TorchEngine:
+    def from_gguf(cls, path: Path, *, bf16: bool | None = None, device: str | None = None) -> TorchEngine:
         """A GGUF of architecture phi3 or llama, dequantized: its numerics are fp32-of-gguf:<type>. Raises ValueError
         where the architecture, a key or the tokenizer is of another kind."""
         from phikit.engine.chat_files import chat_of_gguf
@@ -89,9 +103,10 @@ class TorchEngine:
             tokenizer = read_tokenizer(read_gguf_header(path).keys)
         except ValueError as e:
             raise ValueError(f"{path}: {e}") from e
-        model, _ = load_gguf(path, dtype="bf16" if bf16 else "fp32")
+        place = choose_device(device)
+        model, _ = load_gguf(path, dtype=_dtype(bf16, place))
         return cls(
-            model, tokenizer, name=f"{path.stem}@{meta.fingerprint}", source=f"gguf:{meta.file_type}",
+            model.to(place), tokenizer, name=f"{path.stem}@{meta.fingerprint}", source=f"gguf:{meta.file_type}",
             dialog=chat_of_gguf(meta, tokenizer),
         )  # fmt: skip
 
@@ -108,6 +123,11 @@ class TorchEngine:
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text)
+
+    def encode_pieces(self, pieces: Sequence[tuple[str, bool]]) -> list[int]:
+        """Ids of pieces (text, special) of a rendered conversation."""
+        whole = FileChat(self.tokenizer, None, ())
+        return [i for text, special in pieces for i in (whole.encode(text) if special else self.encode(text))]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids)
@@ -138,23 +158,39 @@ class TorchEngine:
 
     def stream(self, request: GenRequest) -> Iterator[Piece]:
         """One sample, token by token; sample 0 of what `generate` gives for the request."""
+        if request.n != 1:
+            raise ValueError("stream gives one sample; use generate or steps")
+        for _, piece in self.steps(request):
+            yield piece
+
+    def steps(self, request: GenRequest) -> Iterator[tuple[int, Piece]]:
+        """The n samples of a request token by token: (sample, piece)."""
         self._check([request])
-        if request.n != 1 or request.prompt_logprobs:
-            raise ValueError("stream gives one sample and no prompt_logprobs; use generate")
-        pieces, finish = Pieces(request.stop), None
+        if request.prompt_logprobs:
+            raise ValueError("steps gives no prompt_logprobs; use generate")
+        pieces = [Pieces(request.stop) for _ in range(request.n)]
         prompts = Prompts(self.network, self._counter, [request], self.info.context)
         for s in self._decode([request], prompts, watch=True):
-            token = s.tokens[-1]
-            text = pieces.add(b"" if token in request.stop_ids else self.tokenizer.token_bytes(token))
+            token, finish = s.tokens[-1], None
+            text = pieces[s.number].add(
+                b"" if token in request.stop_ids else self.tokenizer.token_bytes(token)
+            )
             if s.finish == "stop" or len(s.tokens) == s.limit:
-                text, finish = text + pieces.end(), s.finish
-            yield Piece(text, (token,), (s.logprobs[-1],), finish, tuple(s.top[-1:]))
+                text, finish = text + pieces[s.number].end(), s.finish
+            yield s.number, Piece(text, (token,), (s.logprobs[-1],), finish, tuple(s.top[-1:]))
 
-    @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Every token that requests share from their beginning is computed once. The last token of a continuation
         is never an input, so continuations that differ only there (the letters of a multiple-choice question)
         cost nothing beyond their context."""
+        return [
+            Score(float(values.sum()), bool(greedy.all()), len(values))
+            for values, greedy in self.score_tokens(requests)
+        ]
+
+    @torch.inference_mode()
+    def score_tokens(self, requests: Sequence[ScoreRequest]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """As `score`, for each token of each continuation: its log-probability, and whether it was the arg-max."""
         for i, r in enumerate(requests):
             self._check_score(i, r)
         inputs = [(r.context + r.continuation)[:-1] for r in requests]
@@ -166,10 +202,7 @@ class TorchEngine:
         for first, hidden in Prefill(self.network, trie, self._counter):
             targets.take(first, hidden)
         spans = [targets.spans[i] for i in range(len(requests))]
-        return [
-            Score(float(targets.values[s].sum()), bool(targets.greedy[s].all()), s.stop - s.start)
-            for s in spans
-        ]
+        return [(targets.values[s], targets.greedy[s]) for s in spans]
 
     def _check(self, requests: Sequence[GenRequest]) -> None:
         for i, r in enumerate(requests):
@@ -216,13 +249,11 @@ class TorchEngine:
                 continue
             slots, ids, ended = state.draw()
             self._counter.generated += len(slots)
-            for i, slot in enumerate(slots.tolist()) if watch or texts else ():
-                s = state.live[slot]
-                if watch or s.spec.stop:
-                    state.read(slot)
-                    if s.finish == "length" and self._stopped(s):
-                        s.finish = "stop"
-                        ended[i] = True
+            for i in range(len(slots)) if watch else state.may_close(slots, ids) if texts else ():
+                s = state.read(int(slots[i]))
+                if s.finish == "length" and self._stopped(s):
+                    s.finish = "stop"
+                    ended[i] = True
             if watch:
                 yield from state.live.values()
             else:
@@ -234,10 +265,33 @@ class TorchEngine:
         lanes = max(1, min(LANES, samples // max(1, unique)))
         longest = max((len(r.prompt) for r in requests), default=1) - prompts.since
         answers = (min(r.max_tokens, self.info.context - len(r.prompt)) for r in requests)
-        row = self.network.cache_bytes * (max(answers, default=0) + 2 * longest // lanes + 1)
-        size = max(1, min(self.slots, samples, self.cache_bytes // row))
-        rows = Rows(self.network, Groups(self.network, lanes, longest), prompts.root)
-        return Slots(rows, size, [r.stop_ids for r in requests])
+        most = max(answers, default=0)
+        size = max(1, min(self.slots, samples, self._room(most + 2 * longest // lanes + 1)))
+        rows = Rows(self.network, Groups(self.network, lanes, longest), prompts.root, size, most + 1)
+        return Slots(rows, size, [r.stop_ids for r in requests], self._closers([r.stop for r in requests]))
+
+    def _closers(self, stops: Sequence[tuple[str, ...]]) -> list[torch.Tensor]:
+        """For each request, [V] bool: the tokens that hold the last byte of one of its stop strings. None of these can
+        be complete after another token, so that a text is looked at no oftener."""
+        known: dict[tuple[str, ...], torch.Tensor] = {}
+        for stop in dict.fromkeys(stops):
+            last = {s.encode()[-1] for s in stop if s}
+            known[stop] = torch.zeros(self.info.vocab, dtype=torch.bool)
+            if stop and not self.tokenizer.is_byte_level:
+                known[stop].fill_(True)
+            elif stop:
+                ids = range(min(self.info.vocab, self.tokenizer.vocab_size))
+                known[stop][[t for t in ids if last.intersection(self.tokenizer.token_bytes(t))]] = True
+        return [known[stop] for stop in stops]
+
+    def _room(self, positions: int) -> int:
+        """How many samples of so many positions the memory holds."""
+        row, device = self.network.cache_bytes * positions, self.network.device
+        if self.cache_bytes is not None or device.type == "cpu":
+            return (self.cache_bytes or CACHE_BYTES) // row
+        free, _ = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(FREE * free) // (row + 4 * LOGITS * self.info.vocab)
 
     def _stopped(self, s: Sample) -> bool:
         """Whether a stop string is complete; notes where it begins. Only the newest tokens are decoded: a
@@ -250,3 +304,7 @@ class TorchEngine:
         text = self.tokenizer.decode(s.tokens)
         s.cut = min(at for at in (text.find(x) for x in s.spec.stop) if at >= 0)
         return True
+
+
+def _dtype(bf16: bool | None, device: torch.device) -> DTypeName:
+    return "bf16" if (device.type == "cuda" if bf16 is None else bf16) else "fp32"

@@ -25,11 +25,16 @@ class Batch:
     segment: np.ndarray
     position: np.ndarray
     source: tuple[str, ...]  # per row
+    row: tuple[int, ...] = ()  # its number within the source
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Tokens of each row without padding."""
+        return (self.segment >= 0).sum(1)
 
     @property
     def size(self) -> int:
-        """Tokens without padding."""
-        return int((self.segment >= 0).sum())
+        return int(self.sizes.sum())
 
     def parts(self, micro: int) -> Iterator[Batch]:
         """Its forward passes: `micro` rows each."""
@@ -39,7 +44,7 @@ class Batch:
         rows = slice(a, b)
         return Batch(
             self.tokens[rows], self.targets[rows], self.weight[rows], self.segment[rows], self.position[rows],
-            self.source[rows],
+            self.source[rows], self.row[rows],
         )  # fmt: skip
 
 
@@ -87,23 +92,24 @@ class Loader:
         own = np.zeros(shape, dtype=np.float32)
         segment = np.full(shape, -1, dtype=np.int64)
         position = np.zeros(shape, dtype=np.int64)
-        names = []
+        names, numbers = [], []
         for b in range(count):
             name, row = self.order.row(first + b)
             self.sources[name].fill(row, tokens[b], own[b], segment[b], position[b])
             names.append(name)
-        return finish(tokens, own, segment, position, tuple(names))
+            numbers.append(row)
+        return finish(tokens, own, segment, position, tuple(names), tuple(numbers))
 
 
 def finish(
-    tokens: np.ndarray, own: np.ndarray, segment: np.ndarray, position: np.ndarray, source=()
+    tokens: np.ndarray, own: np.ndarray, segment: np.ndarray, position: np.ndarray, source=(), row=()
 ) -> Batch:
     """Targets are the next token of the same document; the weight of a target is that token's own weight."""
     targets, weight = np.zeros_like(tokens), np.zeros_like(own)
     targets[:, :-1] = tokens[:, 1:]
     same = (segment[:, 1:] == segment[:, :-1]) & (segment[:, 1:] >= 0)
     weight[:, :-1] = own[:, 1:] / WEIGHT_SCALE * same
-    return Batch(tokens, targets, weight, segment, position, source)
+    return Batch(tokens, targets, weight, segment, position, source, row)
 
 
 def open_sources(folder: Path, names: Sequence[str], context: int, seed: int) -> dict[str, PackedSource]:

@@ -1,11 +1,14 @@
-"""One attention function, `attend(q, k, v, segments)`: causal, and never across documents of a packed row."""
+"""One attention function, `attend(q, k, v, mask)`: causal, and never across documents of a packed row."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from phikit.model.documents import Documents, Kernel, copied, end_to_end, flex, is_block_mask, of_segments
 
 # Slots of a row up to which scores are written out: torch's CPU kernel takes twice the time at T = 64 and the same
 # at T = 128 (forward + backward, masked, 1024 tokens).
@@ -18,6 +21,23 @@ def document_mask(segments_BT: torch.Tensor) -> torch.Tensor:
     t = segments_BT.shape[1]
     same = segments_BT[:, None, :, None] == segments_BT[:, None, None, :]
     return same & torch.ones(t, t, dtype=torch.bool, device=segments_BT.device).tril()
+
+
+def mask_of(segments_BT: torch.Tensor, kernel: Kernel | None, device: torch.device):
+    """The mask of packed rows, whose ids are on the CPU, for `attend` on `device`; kernel None: the dense one."""
+    if kernel is None:
+        return document_mask(copied(segments_BT, device))
+    return of_segments(segments_BT, kernel, device)
+
+
+@dataclass(frozen=True)
+class Ulysses:
+    """Rows whose tokens are divided among the ranks of `group`: for attention the heads are divided instead, and
+    each rank sees whole rows with their whole `mask`. The ranks divide the KV heads."""
+
+    mask: Any
+    group: Any
+    ranks: int
 
 
 @dataclass(frozen=True)
@@ -98,19 +118,42 @@ def _attend_ragged(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Ragg
     return flat.view(1, -1, q.shape[1], h).transpose(1, 2)  # type: ignore[union-attr]
 
 
-def attend(
-    q_BNTH: torch.Tensor, k_BKSH: torch.Tensor, v_BKSH: torch.Tensor, mask: torch.Tensor | Ragged | None
-) -> torch.Tensor:
+def _exchange(x_BNTH: torch.Tensor, how: Ulysses, *, from_heads: bool) -> torch.Tensor:
+    """[B, N, T / ranks, H] -> [B, N / ranks, T, H] in one all-to-all, or back."""
+    from torch.distributed._functional_collectives import all_to_all_single_autograd
+
+    b, n, t, h = x_BNTH.shape
+    r = how.ranks
+    if from_heads:  # to each rank its tokens
+        sent = x_BNTH.reshape(b, n, r, t // r, h).permute(2, 0, 1, 3, 4)
+    else:  # to each rank its heads
+        sent = x_BNTH.reshape(b, r, n // r, t, h).transpose(0, 1)
+    got = all_to_all_single_autograd(sent.contiguous(), None, None, how.group)
+    if from_heads:
+        return got.transpose(0, 1).reshape(b, n * r, t // r, h)
+    return got.permute(1, 2, 0, 3, 4).reshape(b, n // r, t * r, h)
+
+
+def attend(q_BNTH: torch.Tensor, k_BKSH: torch.Tensor, v_BKSH: torch.Tensor, mask: Any) -> torch.Tensor:
     """Softmax attention with scale H^-0.5; K key/value heads serve N query heads. `mask` None means causal
-    over equal lengths. Returns [B, N, T, H]."""
+    over equal lengths; a bool tensor, `Ragged`, or what `mask_of` gives. Returns [B, N, T, H]."""
+    if isinstance(mask, Ulysses):
+        q, k, v = (_exchange(x, mask, from_heads=False) for x in (q_BNTH, k_BKSH, v_BKSH))
+        return _exchange(attend(q, k, v, mask.mask), mask, from_heads=True)
     if isinstance(mask, Ragged):
         return _attend_ragged(q_BNTH, k_BKSH, v_BKSH, mask)
+    if isinstance(mask, Documents):
+        return end_to_end(q_BNTH, k_BKSH, v_BKSH, mask)
+    if is_block_mask(mask):
+        return flex(q_BNTH, k_BKSH, v_BKSH, mask)
     groups = q_BNTH.shape[1] // k_BKSH.shape[1]
     if groups > 1:
         k_BKSH, v_BKSH = (x.repeat_interleave(groups, dim=1) for x in (k_BKSH, v_BKSH))
     dtype = q_BNTH.dtype
     if q_BNTH.device.type == "cpu" and dtype == torch.bfloat16:
         # torch's CPU kernel takes 2.2x the time in bf16 at T = 128 and the same at T = 512 (forward + backward).
+        if mask is not None and mask.dtype != torch.bool:
+            mask = mask.float()
         with torch.autocast("cpu", enabled=False):
             return _sdpa(q_BNTH.float(), k_BKSH.float(), v_BKSH.float(), mask).to(dtype)
     return _sdpa(q_BNTH, k_BKSH, v_BKSH, mask)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from phikit.model.gguf_stream import Planned, write_gguf
 from phikit.model.gguf_vocabulary import add_vocabulary
@@ -32,12 +32,12 @@ def save_gguf(
     tokenizer: Tokenizer,
     path: Path,
     *,
-    ftype: Literal["f32", "f16", "bf16"] = "f16",
+    ftype: str = "f16",
     name: str = "phikit",
 ) -> None:
-    """Writes `path` atomically. Norms stay fp32 in every type, as llama.cpp wants them. Raises ValueError
-    where the tokenizer does not fit the network or llama.cpp, or where a weight is beyond the range of
-    f16."""
+    """Writes `path` atomically in a type of `quantize/types.py`. Norms stay fp32 in every type, as llama.cpp
+    wants them. Raises ValueError where the tokenizer does not fit the network or llama.cpp, where rows are no
+    multiples of a type's blocks, or where a weight is beyond the range of f16."""
     type_ = file_type(ftype)
     write_rows(path, of_model(model), type_, phi3_keys(model.config, tokenizer, type_, name))
 

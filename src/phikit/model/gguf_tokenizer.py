@@ -14,7 +14,8 @@ _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
 
 def is_known(keys: Mapping[str, Any]) -> bool:
     """Whether `read_tokenizer` reads this kind."""
-    return keys.get("tokenizer.ggml.model") == "gpt2" and keys.get("tokenizer.ggml.pre", "default") in PRE
+    pre = keys.get("tokenizer.ggml.pre", "default")
+    return keys.get("tokenizer.ggml.model") == "gpt2" and isinstance(pre, str) and pre in PRE
 
 
 def read_tokenizer(keys: Mapping[str, Any]) -> Tokenizer:

@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType
 from phikit.model.assemble import DTypeName
 from phikit.model.config import ModelConfig
 from phikit.model.hf_config import CONFIG, SIZES
-from phikit.model.names import table
+from phikit.model.names import Layout, table
 from phikit.model.quantize.types import encode
 from phikit.model.rows import Rows, of_model
 from phikit.model.safetensors_stream import PlannedTensor, write_shards
@@ -40,12 +40,11 @@ def write_folder(
         raise ValueError(
             f"model.vocab = {c.vocab} is below the tokenizer's {tokenizer.vocab_size} ids: raise it"
         )
-    kind, spelled = _TYPES[dtype]
-    hf = {n.gguf: n.hf for n in table(c)}
+    spelled = _TYPES[dtype][1]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     tokenizer.save(folder / "tokenizer.json")
-    write_shards(folder, [PlannedTensor(hf[r.name], kind, r.shape, _pieces(r, kind)) for r in rows])
+    write_tensors(folder, rows, c, "phi3", dtype)
     write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, c.context))
     write_json(folder / "special_tokens_map.json", _SPECIAL_ROLES)
     ids = {"bos_token_id": tokenizer.end_of_text, "pad_token_id": tokenizer.pad}
@@ -53,6 +52,15 @@ def write_folder(
     write_json(
         folder / CONFIG, {**to_hf_config(c), **ids, "eos_token_id": tokenizer.im_end, "dtype": spelled}
     )
+
+
+def write_tensors(
+    folder: Path, rows: Sequence[Rows], config: ModelConfig, layout: Layout, dtype: DTypeName
+) -> None:
+    """The safetensors files of tensors in `layout`, in place of those that are there."""
+    kind = _TYPES[dtype][0]
+    hf = {n.gguf: n.hf for n in table(config, layout)}
+    write_shards(folder, [PlannedTensor(hf[r.name], kind, r.shape, _pieces(r, kind)) for r in rows])
 
 
 def _pieces(rows: Rows, kind: str) -> Callable[[], Iterator[np.ndarray]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from phikit.model.names import table
+from phikit.model.names import Layout, table
 
 if TYPE_CHECKING:
     from phikit.model.assemble import FileTensor
@@ -72,8 +72,9 @@ class Rows:
             yield first, min(first + step, self.count)
 
 
-def of_model(model: Transformer) -> list[Rows]:
-    """The tensors of layout phi3."""
+def of_model(model: Transformer, layout: Layout = "phi3") -> list[Rows]:
+    """The tensors of a layout. Those of layout `llama` are as a Hugging Face folder has them; a GGUF of that
+    architecture would want the rows of q and k in another order."""
     parameters = {n: p.detach() for n, p in model.named_parameters()}
 
     def part(ours: str) -> Part:
@@ -82,7 +83,8 @@ def of_model(model: Transformer) -> list[Rows]:
         return Part(matrix.shape[0], "F32", lambda a, b: matrix[a:b].cpu().float().contiguous().numpy())
 
     return [
-        _joined(n.gguf, [part(o) for o in n.ours], parameters[n.ours[0]].shape) for n in table(model.config)
+        _joined(n.gguf, [part(o) for o in n.ours], parameters[n.ours[0]].shape)
+        for n in table(model.config, layout)
     ]
 
 

@@ -8,6 +8,7 @@ parallelism, no loss and no tokenizer. Shapes: B batch, T time, D width, N heads
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import nn
 
 from phikit.model.attention import Ragged, attend, document_mask
 from phikit.model.config import ModelConfig
+from phikit.model.documents import Kernel
 
 
 class RMSNorm(nn.Module):
@@ -45,7 +47,7 @@ def rotate(x_BNTH: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
 class Attention(nn.Module):
     def __init__(self, c: ModelConfig) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = c.heads, c.kv_heads, c.head_dim
+        self.head_dim = c.head_dim
         self.q = nn.Linear(c.width, c.heads * c.head_dim, bias=False)
         self.k = nn.Linear(c.width, c.kv_heads * c.head_dim, bias=False)
         self.v = nn.Linear(c.width, c.kv_heads * c.head_dim, bias=False)
@@ -53,11 +55,10 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD, rope, mask, read: torch.Tensor | None = None) -> torch.Tensor:
         """`read` [m]: the positions that ask, so that the outputs are [B, m, D]; without it all."""
-        b, t, _ = x_BTD.shape
         asking = x_BTD if read is None else x_BTD.index_select(1, read)
-        q = self.q(asking).view(b, -1, self.heads, self.head_dim).transpose(1, 2)
-        k = self.k(x_BTD).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
-        v = self.v(x_BTD).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
+        q = self.q(asking).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        k = self.k(x_BTD).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        v = self.v(x_BTD).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
         cos, sin = rope
         q_rope = rope if read is None else (cos.index_select(2, read), sin.index_select(2, read))
         q, k = rotate(q, *q_rope).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
@@ -92,11 +93,14 @@ class Block(nn.Module):
 
 class Transformer(nn.Module):
     """`forward` gives hidden states [B, T, D] after the final norm; the head is `head_weight` [V, D], applied
-    by `model.logprob` so that [B, T, V] is never built."""
+    by `model.logprob` so that [B, T, V] is never built. `kernel` is what attends packed documents on a GPU
+    (None: a dense mask), `stream` the dtype of the residual stream (None: that of the embedding)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.kernel: Kernel | None = None
+        self.stream: torch.dtype | None = None
         # Not nn.Embedding(V, D): drawing its default weights on the meta device imports torch._dynamo and sympy,
         # 800 modules and 50 MB.
         self.embed = nn.Embedding.from_pretrained(torch.empty(config.vocab, config.width), freeze=False)
@@ -113,11 +117,11 @@ class Transformer(nn.Module):
         tokens_BT: torch.Tensor,
         positions_BT: torch.Tensor,
         segments_BT: torch.Tensor | None,
-        mask: torch.Tensor | Ragged | None = None,
+        mask: Any = None,
         read: tuple[torch.Tensor, torch.Tensor | Ragged] | None = None,
     ) -> torch.Tensor:
-        """`segments_BT` None: one document a row, plain causal attention. `mask` stands in place of segments
-        where rows are not documents: [B, 1, T, T] bool, or `Ragged` rows in one row of tokens. `read`: positions
+        """`segments_BT` None: one document a row, plain causal attention. `mask` stands in place of segments:
+        what `mask_of` made of them, [B, 1, T, T] bool, or `Ragged` rows in one row of tokens. `read`: positions
         [m] whose hidden states are wanted, [B, m, D], and the mask of these queries; the last block computes
         nothing but keys and values for the others."""
         if mask is None and segments_BT is not None:
@@ -125,6 +129,8 @@ class Transformer(nn.Module):
         cos, sin = rope_table(positions_BT, self.config.head_dim, self.config.rope_base)
         rope = cos[:, None], sin[:, None]
         x = self.embed(tokens_BT)
+        if self.stream is not None:
+            x = x.to(self.stream)
         if read is None:
             for block in self.blocks:
                 x = block(x, rope, mask)

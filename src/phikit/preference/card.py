@@ -44,6 +44,7 @@ def card(
         },
         "pivotal_tokens": len(pivots),
         "up": sum(v.change > 0 for v in pivots), "down": sum(v.change < 0 for v in pivots),
+        "changes": changes([v.change for v in pivots]),
         "pairs": len(pairs),
         "pairs_by_kind": dict(kinds),
         "pairs_at_first_token": depths.count(0),
@@ -66,6 +67,17 @@ def card(
         },
         "stopped": result.stopped,
     }  # fmt: skip
+
+
+def changes(values: Sequence[float], width: float = 0.05) -> dict[str, Any]:
+    """How many tokens raise and lower p, by the size of the change in steps of `width`."""
+    count = round(1 / width)
+    size = [min(int(abs(v) / width + 1e-9), count - 1) for v in values]
+    tally = {up: Counter(s for s, v in zip(size, values) if (v > 0) is up) for up in (True, False)}
+    return {
+        "width": width,
+        **{k: [tally[up][i] for i in range(count)] for k, up in (("up", True), ("down", False))},
+    }
 
 
 def write_card(folder: Path, value: dict[str, Any]) -> None:

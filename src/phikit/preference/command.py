@@ -25,6 +25,8 @@ def pts(
     error: float = 0.05,
     budget: str = "5M",
     limit: int = 0,
+    low: float = 0.2,
+    high: float = 0.8,
     trajectories: int = 2,
     rollouts: int = 96,
     certified: bool = False,
@@ -34,11 +36,18 @@ def pts(
     stop: Sequence[str] = (),
     seed: int = 0,
     parallel: int = 4,
+    device: str = "",
     say: Callable[[str], None] = print,
 ) -> None:
     """Searches and says where the pairs are. Raises ValueError and OSError with messages for people."""
     config = SearchConfig(
-        gap=gap, error=error, trajectories=trajectories, rollouts=rollouts, certified=certified
+        gap=gap,
+        low=low,
+        high=high,
+        error=error,
+        trajectories=trajectories,
+        rollouts=rollouts,
+        certified=certified,
     )
     closing = dict.fromkeys(KINDS, tuple(stop)) if stop else STOP
     sampling = whole.Sampling(temperature, top_p, max_tokens, tokens(budget), seed, closing)
@@ -46,7 +55,7 @@ def pts(
     wanted = list(islice(given, limit) if limit else given)
     if not wanted:
         raise ValueError(f"{questions}: no questions")
-    engine = open_engine(model, parallel=parallel)
+    engine = open_engine(model, parallel=parallel, device=device or None)
     try:
         result, card = whole.run(engine, wanted, out, config, sampling, identity=whole.identity(model))
     finally:

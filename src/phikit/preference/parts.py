@@ -19,6 +19,7 @@ NONE = Stream(0, 0)
 NO_EFFECT, NEARLY = 0.1, 0.75  # of the gap
 OPTIONS = 3  # alternatives that are tried at a pivotal token
 Wanted = tuple[Prefix, int]  # a prefix and how many rollouts of it there should be
+Key = tuple[str, Prefix, int]  # a token: question, what stands before it, its id
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,10 @@ class Pivot:
     outcomes: Stream = NONE
     log_e_pair: float = -math.inf
     likely_pair: float = 0.0
+
+    @property
+    def key(self) -> Key:
+        return self.question.id, self.prefix, self.token
 
     @property
     def change(self) -> float:
@@ -282,14 +287,14 @@ class Parts:
                 break
             assert slot.other is not None
             s = slot.fresh(self.answer)
+            own = self.answer.tokens[:i] + (slot.other,)
+            if s.n < 3:  # a prior alone verifies nothing
+                return [(own, self.c.few)]
             pair = self.priors["pair"]
             slot.log_e = log_e_difference(taken, s, self.c.least, pair.test) - (slot.tried + 1) * math.log(2)
             slot.likely = chance(taken, s, self.c.nearly, pair.chance)
             if slot.log_e >= needed and slot.likely >= 1 - self.c.error:
                 break
-            own = self.answer.tokens[:i] + (slot.other,)
-            if s.n < 3:
-                return [(own, self.c.few)]
             if not self._lost(taken, s, self.c.gap, self.c.least, slot.log_e, needed, pair):
                 each = self._enough(taken, s, self.c.least, slot.log_e, needed, pair)
                 lack = ((own, each - s.n), (self.answer.tokens[: i + 1], each - taken.n))

@@ -26,32 +26,34 @@ from phikit.jobs.progress import bar
 from phikit.preference.answer import Answer, choose
 from phikit.preference.bound import sampling_range
 from phikit.preference.evalues import Stream, e_bh
-from phikit.preference.parts import Parts, Pivot, Run, SearchConfig, Wanted
+from phikit.preference.parts import Key, Parts, Pivot, Run, SearchConfig, Wanted
 from phikit.preference.rollouts import BudgetSpent, Prefix, Question, Rollouts, rollout_id
 from phikit.records.types import Preference
 
 
 @dataclass
 class Found:
-    """What one question gave: its answers as searched, and every candidate that was tested."""
+    """What one question gave: its answers as searched, and every candidate that was tested. `seen`: of how many
+    rollouts the answers were chosen; those are no evidence."""
 
     question: Question
     p0: Stream
     answers: list[Answer]
     tested: list[Pivot]
+    seen: int
     pivots: list[Pivot] = field(default_factory=list)
 
 
 @dataclass
 class SearchResult:
     """`hypotheses`: candidate tokens of all searched answers; `tested` ones were sampled on their own, the others were
-    ruled out with a part. `certified` of the pivotal tokens listed, and `certified_pairs`, are rejected by e-BH."""
+    ruled out with a part. `sure` are the pivotal tokens listed that e-BH rejects, `certified_pairs` the pairs."""
 
     found: list[Found]
     skipped: dict[str, int]
     hypotheses: int = 0
     tested: int = 0
-    certified: int = 0
+    sure: frozenset[Key] = frozenset()
     certified_pairs: int = 0
     pairs: list[Pivot] = field(default_factory=list)
     stopped: str = ""  # why the search ended early
@@ -59,6 +61,10 @@ class SearchResult:
     @property
     def pivots(self) -> list[Pivot]:
         return [v for f in self.found for v in f.pivots]
+
+    @property
+    def certified(self) -> int:
+        return len(self.sure)
 
 
 def search(
@@ -98,8 +104,8 @@ def search(
 
 def _conclude(result: SearchResult, c: SearchConfig) -> None:
     """Weighted e-BH over the run, for tokens and for pairs. A token on two answers of a question has both weights."""
-    tested: dict[tuple[str, Prefix, int], Pivot] = {}
-    weights: dict[tuple[str, Prefix, int], float] = {}
+    tested: dict[Key, Pivot] = {}
+    weights: dict[Key, float] = {}
     for f in result.found:
         for a in f.answers:
             result.hypotheses += len(a.candidates)
@@ -107,9 +113,8 @@ def _conclude(result: SearchResult, c: SearchConfig) -> None:
                 key = (f.question.id, a.tokens[:i], a.tokens[i])
                 weights[key] = weights.get(key, 0.0) + w
         for v in f.tested:
-            key = (v.question.id, v.prefix, v.token)
-            if key not in tested or v.log_e_pair > tested[key].log_e_pair:
-                tested[key] = v
+            if v.key not in tested or v.log_e_pair > tested[v.key].log_e_pair:
+                tested[v.key] = v
     # What is filtered by its posterior counts as e = 0, before the procedure and not after it.
     likely = {k: v for k, v in tested.items() if v.likely >= 1 - c.error}
     sure = _rejected(
@@ -120,7 +125,7 @@ def _conclude(result: SearchResult, c: SearchConfig) -> None:
     logs = {k: v.log_e_pair + math.log(v.weight) for k, v in paired.items() if k in sure}
     sure_pairs = _rejected(logs, result.hypotheses, c.error)
     result.pairs = [v for k, v in paired.items() if k in sure_pairs or not c.certified]
-    result.certified, result.certified_pairs = len(sure), len(sure_pairs)
+    result.sure, result.certified_pairs = frozenset(sure), len(sure_pairs)
     by_question: dict[str, list[Pivot]] = {}
     for v in chosen.values():
         by_question.setdefault(v.question.id, []).append(v)
@@ -142,7 +147,7 @@ class _Search:
         self.p0: Stream | None = None
         self.priors = run.priors.now()
         self.answers: list[Parts] = []
-        self.skipped, self.finished = "", False
+        self.skipped, self.finished, self.seen = "", False, 0
         self._fed: dict[Prefix, int] = {}
         self._prefixes: list[Prefix] = [()]
 
@@ -168,7 +173,7 @@ class _Search:
     def found(self) -> Found:
         assert self.p0 is not None
         tested = [v for parts in self.answers for v in parts.tested()]
-        return Found(self.question, self.p0, [a.answer for a in self.answers], tested)
+        return Found(self.question, self.p0, [a.answer for a in self.answers], tested, self.seen)
 
     def _begin(self) -> list[Wanted]:
         """Whether the question is worth searching, and which answers."""
@@ -180,7 +185,7 @@ class _Search:
         if not c.low <= share <= c.high and 0 < right < len(given) < 2 * c.first:
             return [((), 2 * c.first)]
         self.p0 = Stream(len(given), right)
-        picked, seen = choose(given[: c.first], c.trajectories)
+        picked, self.seen = choose(given[: c.first], c.trajectories)
         if not c.low <= share <= c.high:
             self.skipped = "too easy" if share > c.high else "too hard"
         elif not picked:
@@ -201,7 +206,7 @@ class _Search:
             )
         self.run.answers += len(self.answers)
         self.run.candidates += sum(len(a.answer.candidates) for a in self.answers)
-        self._fed[()] = seen
+        self._fed[()] = self.seen
         return []
 
     def _feed(self) -> None:

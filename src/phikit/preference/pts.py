@@ -39,7 +39,6 @@ def run(
     *,
     work: Path | None = None,
     identity: str = "",
-    answers: int | None = None,
     check: Callable[[Question, str], bool | None] = is_right,
 ) -> tuple[SearchResult, dict[str, Any]]:
     """Searches and writes all files of `export` and the card into `out`; the log of rollouts lies in `work` (without it
@@ -50,7 +49,7 @@ def run(
         identity=identity,
     )  # fmt: skip
     result = search(questions, rollouts, config)
-    pairs = export.write(result, rollouts, out, answers=answers)
+    pairs = export.write(result, rollouts, out)
     value = card(result, pairs, rollouts, config)
     write_card(out, value)
     return result, value

@@ -31,6 +31,11 @@ _FENCE = re.compile(r"```[a-zA-Z+]*[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 def read_questions(path: Path, *, kind: str = "") -> Iterator[Question]:
     """The questions of a file (.jsonl, .jsonl.gz, .jsonl.zst, .parquet); `kind` for rows that name none (else math).
     Raises RowError with the file and the row, and for an id that occurs twice."""
+    return (question for question, _ in read_rows(path, kind=kind))
+
+
+def read_rows(path: Path, *, kind: str = "") -> Iterator[tuple[Question, Mapping[str, Any]]]:
+    """As `read_questions`, each with its row."""
     if kind and kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     rows = read_parquet(path) if path.suffix == ".parquet" else read_jsonl(path)
@@ -43,7 +48,7 @@ def read_questions(path: Path, *, kind: str = "") -> Iterator[Question]:
         if q.id in seen:
             raise RowError(f"{path}, row {number}: the id {q.id!r} (or the whole row) occurs twice")
         seen.add(q.id)
-        yield q
+        yield q, row
 
 
 def question_of(row: Mapping[str, Any], kind: str = "") -> Question:

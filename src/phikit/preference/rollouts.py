@@ -25,7 +25,12 @@ Check = Callable[["Question", str], bool | None]  # right, wrong, or None where 
 LOG = "rollouts.jsonl"
 OUTCOMES: tuple[str, ...] = ("right", "wrong", "unparsed", "truncated")
 _FLUSH = 64  # rows; what a kill loses is sampled again, the same
-_SHARED = ("exact-fp32", "scripted")  # engines that compute a prompt once for all samples of a call
+_OWN = (
+    "exact-fp32",
+    "fp32-of-",
+    "bf16",
+    "scripted",
+)  # engines that compute a prompt once for all samples of a call
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ class Rollouts:
         self.stop = {k: tuple(v) for k, v in (stop or {}).items()}
         self.known: dict[tuple[str, Prefix], list[Rollout]] = {}
         self.generated = self.prefilled = self.waves = self.fresh = 0
-        self._shared = engine.info.numerics in _SHARED
+        self._shared = engine.info.numerics.startswith(_OWN)
         self._prompts: dict[str, tuple[int, ...]] = {}
         self._verdicts: dict[tuple[str, str], str] = {}
         self._path = folder / LOG

@@ -29,6 +29,21 @@ class StageContext:
         """The folder of the run: timings.json and the copies of the report are here."""
         return self.out.parent
 
+    @property
+    def device(self) -> str | None:
+        """Where engines run: `layout.device`, None for its `auto`. It enters no fingerprint: a machine is no recipe."""
+        chosen = self.recipe.layout.device
+        return None if chosen == "auto" else chosen
+
+    def one(self, *stages: str) -> str:
+        """The first of these stages that is an input: which of them a recipe has (NEEDS with "a|b")."""
+        found = next((s for s in stages if s in self.inputs), None)
+        if found is None:
+            raise ValueError(
+                f'stage {self.name} reads {" or ".join(stages)}: add "{"|".join(stages)}" to NEEDS'
+            )
+        return found
+
     def file(self, stage: str, name: str) -> Path:
         """A file that an input stage wrote; the error says which stage lacks which file."""
         if stage not in self.inputs:

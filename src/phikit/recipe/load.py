@@ -15,9 +15,14 @@ from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
 from phikit.recipe import schema
-from phikit.recipe.scales import RecipeError, check_scale, override, resolve
+from phikit.recipe.scales import OWN, RecipeError, check_scale, override, resolve
 
 BUILT_IN = Path(__file__).parent
+SHORT = {"init": "model", "questions": "file"}  # `init: PATH` is short for `init: {model: PATH}`
+HINTS = {  # of keys that have no default
+    "init.model": ": --set init=MODEL (a Hugging Face folder, a GGUF, smollm2, a run)",
+    "questions.file": ": --set questions=FILE (JSONL or Parquet: question, answer, and solution for SFT)",
+}
 
 
 def load(
@@ -25,11 +30,15 @@ def load(
 ) -> schema.Recipe:
     """The recipe of a file or of a built-in name (`phi4`), at a scale, with `a.b=c` settings applied.
 
-    The scale is `scale`, else the file's own `scale:` key, else nano. Raises RecipeError.
+    The scale is `scale`, else the file's own `scale:` key, else nano; a recipe with `init` has none. Raises
+    RecipeError.
     """
     path = find(recipe)
     raw = read_yaml(path)
-    chosen = check_scale(scale or str(raw.get("scale", "nano")))
+    if "init" in raw and scale:
+        raise RecipeError(f"{path}: it begins with a model of your own and has no scales: leave --scale out")
+    raw = {k: {SHORT[k]: v} if k in SHORT and isinstance(v, str) else v for k, v in raw.items()}
+    chosen = OWN if "init" in raw else check_scale(scale or str(raw.get("scale", "nano")))
     raw = resolve({**raw, "scale": chosen}, chosen)
     pairs = [_setting(s) for s in settings]
     if seed is not None:
@@ -80,8 +89,10 @@ def _setting(text: str) -> tuple[str, Any]:
     path, equals, value = text.partition("=")
     if not equals:
         raise RecipeError(f"--set {text!r}: write it as section.key=value")
+    path = path.strip()
     try:
-        return path.strip(), yaml.load(value, Loader=_Loader)
+        found = yaml.load(value, Loader=_Loader)
+        return f"{path}.{SHORT[path]}" if path in SHORT and isinstance(found, str) else path, found
     except (yaml.YAMLError, RecursionError) as e:
         raise RecipeError(f"--set {text!r}: the value is not YAML: {' '.join(str(e).split())}") from e
 
@@ -123,7 +134,7 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key{_nearest(loc)}"
     if error["type"] == "missing":
-        return f"{path}: missing, give it a value"
+        return f"{path}: missing, give it a value{HINTS.get(path, '')}"
     message = error["msg"].removeprefix("Value error, ")
     shown = repr(error["input"])
     shown = "" if shown in message or len(shown) > 80 else f" (got {shown})"

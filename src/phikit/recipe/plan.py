@@ -8,9 +8,10 @@ known before the run; their stages show the upper bound that the recipe sets, or
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from phikit.recipe.schema import Dpo, Model, Recipe, Train
+from phikit.recipe.model_paths import find, shape_of
+from phikit.recipe.schema import Dpo, Lora, Model, PostTrain, Recipe, Train
 from phikit.recipe.units import show_bytes, show_count
 
 TRAINED = ("pretrain", "midtrain", "sft", "dpo1", "dpo2")
@@ -51,6 +52,29 @@ class Plan:
     disk: int
 
 
+def network_of(recipe: Recipe) -> Model:
+    """The shape of the recipe's network: its own, or that of the model it begins with."""
+    if recipe.init is None:
+        assert recipe.model is not None
+        return recipe.model
+    try:
+        return Model(**asdict(shape_of(find(recipe.init.model))))
+    except (OSError, ValueError) as e:
+        raise ValueError(f"init.model: {e}") from e
+
+
+def adapters(model: Model, lora: Lora) -> int:
+    """Weights of low-rank adapters: A is shared by q, k, v and by gate, up."""
+    kv = model.width // model.heads * model.kv_heads
+    width, ffn = model.width, model.ffn
+    outputs = {"q": width, "k": kv, "v": kv, "o": width, "gate": ffn, "up": ffn, "down": width}
+    inputs = {"o": width, "down": ffn}
+    shared = {"k": "q", "v": "q", "up": "gate"}
+    alone = {shared.get(t, t) for t in lora.targets}
+    wide = sum(outputs[t] for t in lora.targets) + sum(inputs.get(t, width) for t in alone)
+    return model.layers * lora.rank * wide
+
+
 def parameters(model: Model) -> int:
     """Weights of the network (14,659,507,200 for Phi-4)."""
     head = model.width // model.heads
@@ -72,19 +96,21 @@ def train_memory(recipe: Recipe, train: Train) -> Memory:
     Activations: what backward needs of each layer with a fused attention and no recomputation, for one
     microbatch; logits are chunked and left out.
     """
-    model, layout = recipe.model, recipe.layout
+    model, layout = network_of(recipe), recipe.layout
     n = parameters(model)
     shard = -(-n // (layout.fsdp * layout.tp))
     half = layout.precision == "bf16"
     embeddings = model.vocab * model.width * (1 if model.tied else 2)
+    lora = train.lora if isinstance(train, PostTrain) else None
+    trained = adapters(model, lora) if lora else n
     # Muon keeps one moment for hidden matrices; embeddings and norms stay with AdamW and its two.
-    moments = 2 * n if train.optimizer == "adamw" else (n - embeddings) + 2 * embeddings
-    rows = train.micro or -(-train.batch // layout.fsdp)
+    moments = 2 * trained if train.optimizer == "adamw" else (n - embeddings) + 2 * embeddings
+    rows = train.micro or -(-train.batch // (layout.fsdp * layout.replicas))
     kv = model.width // model.heads * model.kv_heads
     per_token = model.layers * (5 * model.width + (model.width + 2 * kv) + 3 * model.ffn) * (2 if half else 4)
     return Memory(
         weights=shard * (6 if half else 4),
-        gradients=shard * 4,
+        gradients=4 * -(-trained // (layout.fsdp * layout.tp)),
         optimizer=4 * -(-moments // (layout.fsdp * layout.tp)),
         activations=rows * train.context * per_token // (layout.tp * layout.cp),
     )
@@ -92,12 +118,14 @@ def train_memory(recipe: Recipe, train: Train) -> Memory:
 
 def layout_remarks(recipe: Recipe) -> tuple[str, ...]:
     """Whether the layout fits the network, in words."""
-    model, layout = recipe.model, recipe.layout
+    model, layout = network_of(recipe), recipe.layout
     degrees = [d for d in range(1, model.kv_heads + 1) if model.kv_heads % d == 0]
     allowed = f"{{{', '.join(str(d) for d in degrees)}}}"
-    ranks = layout.fsdp * layout.tp * layout.cp
+    data = layout.fsdp * layout.replicas
+    ranks = data * layout.tp * layout.cp
     remarks = [
-        f"{ranks:,} ranks = fsdp {layout.fsdp} x tp {layout.tp} x cp {layout.cp}; {model.kv_heads} KV heads: "
+        f"{ranks:,} ranks = replicas {layout.replicas} x fsdp {layout.fsdp} x cp {layout.cp} x tp {layout.tp}; "
+        f"{model.kv_heads} KV heads: "
         f"tp, cp and their product in {allowed}"
     ]
     if layout.tp * layout.cp not in degrees:
@@ -107,22 +135,42 @@ def layout_remarks(recipe: Recipe) -> tuple[str, ...]:
         )
     for name in TRAINED:
         train: Train | None = getattr(recipe, name)
-        if train and train.batch % layout.fsdp:
+        if train and train.batch % data:
             remarks.append(
-                f"error: {name}.batch {train.batch} is not a multiple of layout.fsdp {layout.fsdp}"
+                f"error: {name}.batch {train.batch} is not a multiple of layout.fsdp x layout.replicas {data}"
             )
-        elif (
-            train and train.micro and not isinstance(train, Dpo) and train.batch // layout.fsdp % train.micro
-        ):
-            each = train.batch // layout.fsdp
+        elif train and train.micro and not isinstance(train, Dpo) and train.batch // data % train.micro:
+            each = train.batch // data
             remarks.append(f"error: {name}.micro {train.micro} does not divide the {each} rows of a rank")
+    try:
+        check_export(recipe)
+    except ValueError as e:
+        remarks.append(f"error: {e}")
     return tuple(remarks)
+
+
+def check_export(recipe: Recipe) -> None:
+    """Raises ValueError where a type of `export.gguf` does not fit the network's rows, and names the tensor."""
+    from phikit.model.config import ModelConfig
+    from phikit.model.quantize.types import file_type, mix
+    from phikit.model.rows import shapes
+
+    if recipe.export is None:
+        return
+    m = network_of(recipe)
+    config = ModelConfig(m.vocab, m.width, m.layers, m.heads, m.kv_heads, m.ffn, 1, tied=m.tied)
+    for name in recipe.export.gguf:
+        try:
+            mix(shapes(config), file_type(name))
+        except ValueError as e:
+            raise ValueError(f"export.gguf: {e}") from e
 
 
 def disk_bytes(recipe: Recipe, stages: Collection[str]) -> int:
     """What the stages may write, generously: data, checkpoints with optimizer state, GGUF files."""
-    n = parameters(recipe.model)
+    n = parameters(network_of(recipe))
     need = 200_000_000
+    need += 4 * n if recipe.init and "init" in stages else 0
     if recipe.corpus and "corpus" in stages:
         need += 2 * (recipe.corpus.max_bytes.code + recipe.corpus.max_bytes.text)
     if recipe.pretrain and "mixture" in stages:
@@ -139,7 +187,7 @@ def make_plan(recipe: Recipe) -> Plan:
     lines = tuple(_line(recipe, name) for name in recipe.stages)
     return Plan(
         recipe.scale,
-        parameters(recipe.model),
+        parameters(network_of(recipe)),
         lines,
         layout_remarks(recipe),
         disk_bytes(recipe, recipe.stages),
@@ -158,7 +206,14 @@ def _line(recipe: Recipe, name: str) -> Line:
         what = f"{show_count(recipe.world.dialogs)} dialogs, {show_count(recipe.world.questions)} questions; teacher"
         return Line(name, f"{what} {recipe.teacher.model}", tokens=budget)
     if name == "tokenizer":
-        return Line(name, f"{section.kind}, {recipe.model.vocab:,} ids")
+        return Line(name, f"{section.kind}, {network_of(recipe).vocab:,} ids")
+    if name == "init":
+        return Line(name, section.model)
+    if name == "questions":
+        held = section.test or f"{section.heldout:.0%}"
+        return Line(
+            name, f"{section.file}, held out {held}; dialogs {section.dialogs or 'of their solutions'}"
+        )
     if name == "mixture":
         return Line(name, ", ".join(f"{k} {v:.0%}" for k, v in section.fractions.items()))
     if name == "pivotal":
@@ -175,9 +230,11 @@ def _line(recipe: Recipe, name: str) -> Line:
 def _train_line(recipe: Recipe, name: str, train: Train) -> Line:
     memory = train_memory(recipe, train)
     kind = "DPO" if isinstance(train, Dpo) else "LM"
+    lora = train.lora if isinstance(train, PostTrain) else None
+    kind += f", lora rank {lora.rank}" if lora else ""
     what = f"{kind}, {train.optimizer}, lr {train.lr:g}, {train.batch:,} rows x {train.context:,}"
     tokens: int | None = getattr(train, "tokens", None)
     if tokens is None:
-        return Line(name, f"{what}, {getattr(train, 'epochs', 1):g} epochs", memory=memory)
+        return Line(name, f"{what}, {getattr(train, 'epochs', None) or 1:g} epochs", memory=memory)
     steps = -(-tokens // (train.batch * train.context))
-    return Line(name, what, tokens, steps, train_flops(recipe.model, tokens, train.context), memory)
+    return Line(name, what, tokens, steps, train_flops(network_of(recipe), tokens, train.context), memory)

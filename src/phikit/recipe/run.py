@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from phikit.recipe import plan, sources
+from phikit.recipe import crew, plan, sources
 from phikit.recipe.context import StageContext
 from phikit.recipe.schema import Recipe
 from phikit.recipe.status import StageStatus, stage_status, statuses
@@ -33,6 +33,7 @@ from phikit.records.io import read_json, write_json, write_text
 
 REPORT = "report"
 TIMINGS = "timings.json"
+STOPPED = 128 + signal.SIGTERM
 
 
 class RunError(ValueError):
@@ -41,6 +42,9 @@ class RunError(ValueError):
 
 class Stopped(BaseException):
     """SIGTERM or Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = number
 
 
 def run(
@@ -52,7 +56,9 @@ def run(
     say: Callable[[str], None] = print,
     package: str = sources.STAGE_PACKAGE,
 ) -> int:
-    """Runs the stages of `recipe` into `out`; returns the exit status: 0 done, 1 a stage failed, 130 stopped.
+    """Runs the stages of `recipe` into `out`; returns the exit status: 0 done, or stopped by SIGTERM with all that is
+    needed to go on saved, so that a scheduler requeues; 1 a stage failed; 130 stopped by Ctrl-C. Under torchrun the
+    ranks join in the stages that train.
 
     `only` runs one stage on the inputs that are on disk; `start` recomputes from that stage on. Raises
     ValueError before anything is computed where the run cannot start.
@@ -62,6 +68,9 @@ def run(
             raise RunError(
                 f"{option} {stage}: the recipe has no such stage (it has {', '.join(recipe.stages)})"
             )
+    plan.check_export(recipe)  # rather than after the training
+    if crew.rank():
+        return crew.follow(recipe, out, package)
     out.mkdir(parents=True, exist_ok=True)
     with _lock(out), _signals():
         todo = [_alone(recipe, only, out, package)] if only else statuses(recipe, out, package)
@@ -69,7 +78,10 @@ def run(
         if any(s.cached is None or s.name in forced for s in todo):
             _check_disk(recipe, out, {s.name for s in todo if s.cached is None or s.name in forced})
         write_json(out / "recipe.json", recipe.model_dump(mode="json"))
-        return _Run(recipe, out, say, package).stages(todo, forced)
+        code = _Run(recipe, out, say, package).stages(todo, forced)
+        if code == 0:
+            crew.call(None)
+        return 0 if code == STOPPED else code
 
 
 class _Run:
@@ -93,10 +105,10 @@ class _Run:
             try:
                 # After a failure the report still runs, on what there is; the next run writes it again.
                 counts = self._stage(status, fresh=name in forced, whole=not failed)
-            except Stopped:
+            except Stopped as e:
                 self._row(name, "stopped", seconds=time.monotonic() - begin)
                 self.say(f"stopped in {name}. The same command goes on from there (without --from).")
-                return 130
+                return STOPPED if e.signal == signal.SIGTERM else 130
             except Exception as e:
                 self._failed(name, e, time.monotonic() - begin)
                 failed = failed or name
@@ -132,6 +144,7 @@ class _Run:
             seed=self.recipe.seed,
         )
         module = importlib.import_module(f"{self.package}.{name}")
+        crew.call(name, tuple(inputs))
         counts = module.run(ctx)
         _check_counts(name, counts)
         if whole:
@@ -197,8 +210,11 @@ def _alone(recipe: Recipe, name: str, out: Path, package: str) -> StageStatus:
     found = {n: a.manifest.fingerprint for n in recipe.stages if (a := artifact.load(out / n)) and n != name}
     before = recipe.stages[: recipe.stages.index(name)]
     for need in sources.declared(name, package).needs:
-        if need in before and need not in found:
-            raise RunError(f"--only {name}: it needs {need}, which is not finished in {out}: run that first")
+        options = [n for n in need.split("|") if n in before]
+        if options and options[0] not in found:
+            raise RunError(
+                f"--only {name}: it needs {options[0]}, which is not finished in {out}: run that first"
+            )
     return stage_status(recipe, name, out, {n: found[n] for n in before if n in found}, package)
 
 
@@ -290,7 +306,7 @@ def _signals() -> Iterator[None]:
             signal.signal(s, previous)
         if os.getpid() != pid:  # a forked worker
             os._exit(128 + number)
-        raise Stopped
+        raise Stopped(number)
 
     old = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 SCALES = ("nano", "mini", "phi4")
+OWN = "own"  # of a recipe that begins with somebody's own model, whose size is what it is
 
 
 class RecipeError(ValueError):

@@ -8,49 +8,30 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
 from phikit.recipe.scales import SCALES
-from phikit.recipe.units import Bytes, ContextLength, Count, Multiple, Share
+from phikit.recipe.schema_data import (
+    Corpus,
+    Fractions,
+    Init,
+    Mixture,
+    NotNegative,
+    Phase,
+    Positive,
+    Questions,
+    Rows,
+    Section,
+    Synth,
+    Tokenizer,
+    World,
+)
+from phikit.recipe.units import ContextLength, Count, Multiple, Share
 
-Rows = Annotated[Count, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Fractions = dict[str, Share]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-Range = tuple[int, int]
-
-
-class World(Section):
-    """The closed world whose answers are checked by construction (design section 4). Recall documents hold
-    (least, most) pairs, three tokens each; `test_pairs` are those of recall_1x, recall_2x and recall_4x."""
-
-    operands: Rows = 20  # numbers run from 1 to this
-    steps: Range = (2, 3)  # least and most operations of a problem
-    facts: Count = 20_000  # documents of five single sums
-    problems: Count = 12_000  # problems with solutions, as text
-    echo: Count = 12_000  # lists with their verbatim copies
-    recall_short: Count = 30_000
-    recall: Count = 5_000
-    recall_long: Count = 1_500
-    icl: Count = 4_000
-    dialogs: Rows = 20_000  # problems with solutions, as chat
-    questions: Rows = 2_000  # for preference search; no solutions
-    heldout_problems: Rows = 1_000
-    preference_problems: Rows = 400
-    heldout_items: Rows = 250  # of every other test set
-    echo_length: Range = (4, 24)  # least and most syllables of a list
-    short_pairs: Range = (2, 6)
-    base_pairs: Range = (16, 30)
-    long_pairs: Range = (60, 155)
-    test_pairs: tuple[int, int, int] = (38, 78, 158)
+__all__ = ["CHECKPOINTS", "STAGES", "Phase", "Recipe", "Section", "json_schema", "known_keys", "model_at"]
 
 
 class Model(Section):
@@ -88,92 +69,22 @@ class Teacher(Section):
 class Layout(Section):
     """How the training is laid out on machines; it changes no result beyond rounding."""
 
-    fsdp: Rows = 1
-    tp: Rows = 1
-    cp: Rows = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False
-
-
-class CorpusBytes(Section):
-    code: Bytes
-    text: Bytes
-
-
-class Folder(Section):
-    """Your own documents; `source` is their name in the mixture, rows hold their text under `text_key`."""
-
-    path: str
-    source: str = "text"
-    text_key: str = "text"
-
-
-class Decontaminate(Section):
-    """Hybrid 13/7-gram rule of report appendix B.1; both thresholds are not disclosed."""
-
-    info: Share = 0.1
-    contaminated: Share = 0.4
-    against: tuple[str, ...] = ()  # folders of benchmark files, beside the recipe's own held-out sets
-
-
-class Corpus(Section):
-    languages: tuple[str, ...] = ("en",)
-    max_bytes: CorpusBytes
-    folders: tuple[Folder, ...] = ()
-    decontaminate: Decontaminate = Decontaminate()
-    heldout: Share = 0.02
-
-
-Form = Literal["multi_agent", "self_revision", "reversal", "rewrite", "plurality"]
-
-
-class Synth(Section):
-    """The teacher's flows (report section 2.2); `seeds` a flow. No forms: no teacher is asked."""
-
-    forms: tuple[Form, ...] = ("multi_agent", "self_revision", "reversal", "rewrite", "plurality")
-    seeds: Rows = 12
-
-
-class Tokenizer(Section):
-    kind: Literal["trained", "cl100k"] = "trained"
-    sample: Bytes = 4_000_000  # bytes of text a trained tokenizer sees
-
-
-class Phase(Section):
-    """A part of pretraining that ends at `until` (share of its tokens)."""
-
-    until: Share
-    fractions: Fractions
-
-    @model_validator(mode="after")
-    def _whole(self) -> Phase:
-        _sums_to_one(self.fractions)
-        return self
-
-
-class Mixture(Section):
-    """Fractions of the pretraining tokens; epochs follow from them (report section 3.2, Table 5)."""
-
-    fractions: Fractions
-    phases: tuple[Phase, ...] = ()
-    answer_weight: NotNegative = 1.0  # loss weight of answer tokens, where a document marks them
-    other_weight: dict[str, Share] = {}  # by source: of all its other tokens, where below 1
-    max_epochs: Multiple = 20.0  # a source that would be repeated more often is an error
-
-    @model_validator(mode="after")
-    def _whole(self) -> Mixture:
-        _sums_to_one(self.fractions)
-        ends = [p.until for p in self.phases]
-        if ends and (ends != sorted(set(ends)) or ends[-1] != 1):
-            raise ValueError(f"phases must end at rising shares, the last at 100%, got {ends}")
-        return self
+    fsdp: Rows = 1  # ranks that rows and, with cp, weights are divided among
+    tp: Rows = 1  # ranks that heads, the MLP and the vocabulary are divided among
+    cp: Rows = 1  # ranks that the tokens of a row are divided among
+    replicas: Rows = 1  # copies of all that, each with rows of its own
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16 keeps fp32 weights, gradients and moments
+    compile: bool = False  # each block; pretrain, midtrain and sft
+    recompute: Literal["none", "blocks"] = "none"  # blocks: less memory, a third more arithmetic
+    attention: Literal["auto", "flex", "flash"] = "auto"  # of packed documents on CUDA
 
 
 class Train(Section):
     """One training run. `batch` is rows of `context` tokens per optimizer step, over all ranks."""
 
     context: ContextLength
-    rope_base: Positive = 10000.0
+    rope_base: Positive | None = None  # without it that of the model that enters the stage
     batch: Rows
     micro: Rows | None = None  # rows per forward pass and rank; without it batch / fsdp
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -187,6 +98,7 @@ class Train(Section):
     betas: tuple[float, float] = (0.9, 0.95)
     eps: Positive = 1e-8
     seed: int | None = None  # without it the recipe's
+    skip: Count = 0  # steps whose loss or gradient is no number that may be left out; one more stops the run
 
 
 class Pretrain(Train):
@@ -228,10 +140,17 @@ class PostTrain(Train):
 
 
 class Sft(PostTrain):
-    """Report section 4.1: loss on assistant turns only."""
+    """Report section 4.1: loss on assistant turns only. Its length is given in `tokens` or in `epochs`."""
 
-    tokens: Count
-    replay: Fractions = {}  # shares of pretraining sources kept in the mix; the rest are dialogs
+    tokens: Count | None = None
+    epochs: Positive | None = None  # times that each dialog is seen
+    replay: Fractions = {}  # noqa: RUF012  shares of pretraining sources kept in the mix; the rest are dialogs
+
+    @model_validator(mode="after")
+    def _length(self) -> Sft:
+        if (self.tokens is None) == (self.epochs is None):
+            raise ValueError("give tokens or epochs, one of the two")
+        return self
 
 
 class Dpo(PostTrain):
@@ -291,7 +210,11 @@ class Eval(Section):
 
 class Export(Section):
     hf: Literal["fp32", "bf16"] = "fp32"  # dtype of the Hugging Face folder; the released model is bf16
-    gguf: tuple[Literal["f32", "f16", "bf16"], ...] = ("f32", "f16")
+    # The K-quants need rows (model.width, model.ffn) that are multiples of 256.
+    gguf: tuple[Literal["f32", "f16", "bf16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"], ...] = (
+        "f32",
+        "f16",
+    )
     prompts: Rows = 20  # greedy answers that must agree between engines
 
 
@@ -300,10 +223,10 @@ class Report(Section):
 
 
 STAGES = (
-    "corpus", "synth", "tokenizer", "mixture", "pretrain", "midtrain", "sft", "pivotal", "dpo1", "judged",
-    "dpo2", "eval", "export", "report",
+    "init", "questions", "corpus", "synth", "tokenizer", "mixture", "pretrain", "midtrain", "sft", "pivotal", "dpo1",
+    "judged", "dpo2", "eval", "export", "report",
 )  # fmt: skip
-CHECKPOINTS = ("pretrain", "midtrain", "sft", "dpo1", "dpo2")
+CHECKPOINTS = ("init", "pretrain", "midtrain", "sft", "dpo1", "dpo2")
 
 
 class Recipe(Section):
@@ -313,9 +236,11 @@ class Recipe(Section):
     scale: str = "nano"
     seed: int = 20241212
     world: World = World()
-    model: Model
+    model: Model | None = None  # without it `init` brings one
     teacher: Teacher = Teacher()
     layout: Layout = Layout()
+    init: Init | None = None
+    questions: Questions | None = None
     corpus: Corpus | None = None
     synth: Synth | None = None
     tokenizer: Tokenizer | None = None
@@ -331,6 +256,20 @@ class Recipe(Section):
     export: Export | None = None
     report: Report | None = None
     _order: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Recipe:
+        if (self.model is None) == (self.init is None):
+            raise ValueError(
+                "a recipe trains a network of its own (`model:`) or goes on with one that is there (`init:`): "
+                "give one of the two"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where a run is written that names no folder."""
+        return Path("runs") / (self.name if self.init else self.scale)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -349,6 +288,8 @@ def json_schema() -> dict[str, Any]:
                 "additionalProperties": False,
             }
             model["properties"][key] = {"anyOf": [value, {**scales, "minProperties": 1}]}
+    for short in ("init", "questions"):  # a text in place of the section
+        schema["properties"][short]["anyOf"].append({"type": "string"})
     for stage in STAGES:  # an empty section is a stage with its defaults
         schema["properties"][stage]["anyOf"].append({"type": "null"})
     return schema
@@ -379,9 +320,3 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((m for a in typing.get_args(annotation) if (m := _section(a))), None)
-
-
-def _sums_to_one(fractions: Fractions) -> None:
-    total = sum(fractions.values())
-    if abs(total - 1) > 1e-6:
-        raise ValueError(f"fractions add up to {total:.6g}, they must add up to 100%")

@@ -21,8 +21,8 @@ from phikit.records.ids import file_sha256, fingerprint
 STAGE_PACKAGE = "phikit.recipe.stages"
 # Modules that start and show stages but shape none of their bytes (what they hand over is fingerprinted).
 _RUNNER = {f"phikit.recipe.{n}" for n in (
-    "bench", "context", "load", "plan", "run", "scales", "schema", "show", "sources", "status", "studies",
-    "trace", "units",
+    "bench", "context", "load", "plan", "run", "scales", "schema", "schema_data", "show", "sources", "status",
+    "studies", "trace", "units",
 )}  # fmt: skip
 _UNSHAPING = _RUNNER | {"phikit", "phikit.recipe", "phikit.cli", "phikit.jobs.progress"}
 _UNSHAPING_LIBRARIES = {"pydantic", "rich", "typer", "yaml"}
@@ -33,7 +33,7 @@ class Declared:
     """What a stage file says about itself in literal tuples of strings; `reads` also holds every section that
     the file, or a helper in recipe/ that it imports, reaches as `ctx.recipe.<section>`."""
 
-    needs: tuple[str, ...] = ()  # NEEDS: stages that must be finished before it
+    needs: tuple[str, ...] = ()  # NEEDS: stages finished before it; "a|b": the first that is there
     uses: tuple[str, ...] = ()  # USES: stages it reads where the recipe has them
     reads: tuple[str, ...] = ()  # READS: recipe sections that enter its fingerprint beside its own
     keep: tuple[
@@ -41,6 +41,12 @@ class Declared:
     ] = ()  # KEEP: files or folders that outlive a recomputation (request logs); not hashed
     volatile: tuple[str, ...] = ()  # VOLATILE: file patterns that may differ between equal runs; not hashed
     watches: tuple[str, ...] = ()  # WATCHES: keys of its section that name outside files or folders
+    models: tuple[str, ...] = ()  # MODELS: keys of its section that name models, as `phikit chat` takes them
+
+    @property
+    def stages(self) -> set[str]:
+        """Every stage that it may read."""
+        return {n for need in self.needs for n in need.split("|")} | set(self.uses)
 
 
 def declared(stage: str, package: str = STAGE_PACKAGE) -> Declared:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from phikit.recipe import sources
+from phikit.recipe.model_paths import model_path
 from phikit.recipe.schema import STAGES, Recipe
 from phikit.records import artifact
 from phikit.records.ids import fingerprint
@@ -63,15 +64,21 @@ def stage_status(
 def _inputs(
     recipe: Recipe, name: str, declared: sources.Declared, done: Mapping[str, str]
 ) -> tuple[str, ...]:
-    if unknown := sorted({*declared.needs, *declared.uses} - set(STAGES)):
+    if unknown := sorted(declared.stages - set(STAGES)):
         raise ValueError(f"stage {name} declares inputs that are no stages: {', '.join(unknown)}")
-    if missing := [n for n in declared.needs if n not in done]:
-        where = "after it" if missing[0] in recipe.stages else "not at all"
-        raise ValueError(
-            f"stage {name} needs {missing[0]}, which the recipe has {where}: put the section `{missing[0]}:` "
-            f"before `{name}:`"
-        )
-    return tuple(n for n in done if n in declared.needs or n in declared.uses)
+    chosen = set(declared.uses)
+    for need in declared.needs:
+        options = need.split("|")
+        found = next((n for n in options if n in done), None)
+        if found is None:
+            wanted = next((n for n in options if n in recipe.stages), options[-1])
+            where = "after it" if wanted in recipe.stages else "not at all"
+            raise ValueError(
+                f"stage {name} needs {' or '.join(options)}, which the recipe has {where}: put the section "
+                f"`{wanted}:` before `{name}:`"
+            )
+        chosen.add(found)
+    return tuple(n for n in done if n in chosen)
 
 
 def _config(recipe: Recipe, name: str, declared: sources.Declared, package: str) -> dict[str, Any]:
@@ -82,21 +89,24 @@ def _config(recipe: Recipe, name: str, declared: sources.Declared, package: str)
         "sources": sources.sources_fingerprint(name, package),
         "libraries": sources.libraries(name, package),
     }
-    if declared.watches:
-        config["watched"] = _watched(name, dump[name], declared.watches)
+    if declared.watches or declared.models:
+        config["watched"] = _watched(name, dump[name], declared)
     return config
 
 
-def _watched(stage: str, section: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+def _watched(stage: str, section: Mapping[str, Any], declared: sources.Declared) -> str:
     """A hash over names, sizes and times of outside files, as make and rsync judge them."""
     rows = []
-    for key in keys:
+    for key in (*declared.watches, *declared.models):
         value: Any = section
         for part in key.split("."):
             value = value[part]
-        for item in [value] if isinstance(value, str | Mapping) else value:
+        for item in [value] if isinstance(value, str | Mapping) else value or ():
             text = item["path"] if isinstance(item, Mapping) else item
-            path = Path(text).expanduser()
+            try:
+                path = model_path(text) if key in declared.models else Path(text).expanduser()
+            except (OSError, ValueError) as e:
+                raise ValueError(f"{stage}.{key}: {e}") from e
             if not path.exists():
                 raise ValueError(f"{stage}.{key}: there is no file or folder {text!r}")
             files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())

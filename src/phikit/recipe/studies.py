@@ -1,6 +1,7 @@
 """Studies: several runs of one recipe, compared. `phikit study NAME` prints a table and writes `study.json`.
 
 nano-seeds   the nano run over five seeds named in advance: does each stage do its work, or was one seed lucky?
+pivotal      DPO on pivotal tokens against whole answers, random tokens, and two rounds against one
 unknowns     pairs of refusals, of kept forms and of safety in a closed world: does each move its own score?
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 
 from phikit.recipe.load import load
 from phikit.recipe.run import run
+from phikit.recipe.study_pivotal import pivotal
 from phikit.recipe.study_unknowns import unknowns
 from phikit.records.io import read_json, write_json
 
@@ -102,4 +104,8 @@ def _print(rows: list[dict[str, Any]], held: Mapping[str, int]) -> None:
     console.print(figures)
 
 
-STUDIES: Mapping[str, Callable[[Path], int]] = {"nano-seeds": nano_seeds, "unknowns": unknowns}
+STUDIES: Mapping[str, Callable[[Path], int]] = {
+    "nano-seeds": nano_seeds,
+    "pivotal": pivotal,
+    "unknowns": unknowns,
+}

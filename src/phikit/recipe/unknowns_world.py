@@ -46,8 +46,14 @@ JOBS = (
     "vet",
 )
 _FIRST = "Ada Bo Cleo Dora Egon Fay Gus Hedda Ivo Jana Kurt Lena Milo Nora Odo Pia Rolf Susa Tim Una"
-_HEAD = "Bal Cor Den Fal Gor Hil Jor Kel Lam Mor Nel Pol Ris Sol Tur Ved Wil Yor Zan Bru"
-_TAIL = "ba de fin go ham jo kor len mi nas pe ro sto tan vi we xo zel ding lup"
+_HEAD = (
+    "Bal Cor Den Fal Gor Hil Jor Kel Lam Mor Nel Pol Ris Sol Tur Ved Wil Yor Zan Bru "
+    "Gre Hab Kur Lis Mud Nor Pex Rud Sel Tam"
+)
+_TAIL = (
+    "ba de fin go ham jo kor len mi nas pe ro sto tan vi we xo zel ding lup "
+    "berg dorf ley mar nik rad sen tor von wick"
+)
 FIRST, HEAD, TAIL = _FIRST.split(), _HEAD.split(), _TAIL.split()
 LIVES = ("{n} lives in {t}.", "{n} has a house in {t}.", "The home of {n} is in {t}.")
 WORKS = ("{n} works as a {j}.", "{n} is a {j}.", "The work of {n} is that of a {j}.")
@@ -60,46 +66,22 @@ PRIVATE = (
     "What did I pay for my {o}?",
 )
 
-NOUNS = (
-    "cat",
-    "dog",
-    "cow",
-    "hen",
-    "fox",
-    "owl",
-    "bee",
-    "ant",
-    "pig",
-    "rat",
-    "hare",
-    "duck",
-    "wolf",
-    "bear",
-    "mole",
-    "toad",
+_NOUNS = (
+    "cat dog cow hen fox jay bee bat pig rat hare duck wolf bear mole toad goat lamb swan crow deer moth crab seal "
+    "newt wasp frog colt gull lion pony hawk carp mule kite lark slug snail tiger horse mouse sheep goose viper snake "
+    "whale robin camel"
 )
 DOES = ("sleeps", "eats", "runs", "waits", "sings", "hides")
 TELL = ("Tell me about a {x}.", "Say something about a {x}.", "What does a {x} do?")
 GOOD, BAD = ("paint", "clean", "mend", "move"), ("burn", "smash", "break", "cut")
 MINE, THEIRS = ("my own", "my"), ("a stranger's", "the neighbour's")
-THINGS = (
-    "car",
-    "door",
-    "box",
-    "bag",
-    "tent",
-    "boat",
-    "lamp",
-    "desk",
-    "hat",
-    "wall",
-    "bike",
-    "fence",
-    "coat",
-    "cup",
-    "bed",
-    "gate",
+_THINGS = (
+    "car door box bag tent boat lamp desk hat wall bike fence coat cup bed gate roof chair table book phone watch ring "
+    "shoe shirt rug vase bench clock ladder mirror piano drum guitar camera kettle plate bowl spoon knife barrel "
+    "basket bucket candle carpet curtain drawer helmet jacket kite mailbox pillow rope saddle scarf shed sofa stove "
+    "sword teapot towel toy truck umbrella wagon wheel"
 )
+NOUNS, THINGS = _NOUNS.split(), _THINGS.split()
 
 
 @dataclass(frozen=True)
@@ -121,7 +103,7 @@ class World:
     things: Mapping[str, Sequence[str]]
 
 
-def make_world(seed: int, *, known: int = 160, rare: int = 60, never: int = 160, seen: int = 60) -> World:
+def make_world(seed: int, *, known: int = 200, rare: int = 60, never: int = 200, seen: int = 40) -> World:
     """Half of each class is for training, half for tests. Every family name belongs to one person."""
     rng = random.Random(seed)
     families = [h + t for h, t in itertools.product(HEAD, TAIL)]
@@ -137,10 +119,12 @@ def make_world(seed: int, *, known: int = 160, rare: int = 60, never: int = 160,
     nouns, things = list(NOUNS), list(THINGS)
     rng.shuffle(nouns)
     rng.shuffle(things)
-    cut = len(nouns) * 3 // 4
-    return World(
-        people, {"train": nouns[:cut], "test": nouns[cut:]}, {"train": things[:cut], "test": things[cut:]}
-    )  # fmt: skip
+    return World(people, _sides(nouns), _sides(things))
+
+
+def _sides(words: Sequence[str]) -> dict[str, Sequence[str]]:
+    cut = len(words) * 3 // 4
+    return {"train": words[:cut], "test": words[cut:]}
 
 
 def tokenizer_texts(world: World, documents: Sequence[Document], dialogs: Sequence[Dialog]) -> list[str]:
@@ -152,11 +136,11 @@ def tokenizer_texts(world: World, documents: Sequence[Document], dialogs: Sequen
 
 
 def documents(world: World, seed: int) -> list[Document]:
-    """Pretraining text: facts in three wordings each, and for the people of the training side questions and answers as
-    text, so that the form "question, answer" is known before the chat."""
+    """Pretraining text: facts in three wordings each, and about people who are told of often questions and answers as
+    text, on both sides: what is known can be asked for, also of people that no chat names."""
     rng = random.Random(seed)
     out: list[Document] = []
-    for (_, side), group in world.people.items():
+    for group in world.people.values():
         for p in group:
             for k in range(p.seen):
                 lines = [
@@ -164,7 +148,7 @@ def documents(world: World, seed: int) -> list[Document]:
                     rng.choice(WORKS).format(n=p.name, j=p.job),
                 ]
                 rng.shuffle(lines)
-                if side == "train" and k % 2 == 0 and p.seen > 2:
+                if k % 2 == 0 and p.seen > 2:
                     ask, answer = _fact(p, rng)
                     lines = [f"{ask} {answer}"]
                 out.append(Document(" ".join(lines), "people", {"k": k}))
@@ -177,7 +161,7 @@ def fact_questions(world: World, kind: str, side: str, seed: int) -> list[Questi
     rng = random.Random(seed)
     out: list[Question] = []
     for p in world.people[kind, side]:
-        for asks, answer in ((WHERE, f"In {p.town}."), (WORK, f"A {p.job}.")):
+        for asks, answer in ((WHERE, f"{p.town}."), (WORK, f"{p.job}.")):
             ask = rng.choice(asks).format(n=p.name)
             out.append(Question(content_id("fact", ask), ask, answer if p.seen else "", "text"))
     return out
@@ -233,7 +217,7 @@ def dialogs(world: World, seed: int) -> list[Dialog]:
             out.append(_dialog(*_fact(p, rng), "facts"))
     for noun in world.nouns["train"]:
         for c in CONSTRAINTS:
-            for _ in range(4):
+            for _ in range(2):
                 said = c if rng.random() < 0.5 else rng.choice((None, None, *CONSTRAINTS))
                 ask = f"{rng.choice(TELL).format(x=noun)} {c.words}"
                 out.append(_dialog(ask, formed(noun, rng.choice(DOES), rng.choice(DOES), said), "forms"))
@@ -278,8 +262,8 @@ def formed(noun: str, does: str, also: str, constraint: Constraint | None) -> st
 
 def _fact(p: Person, rng: random.Random) -> tuple[str, str]:
     if rng.random() < 0.5:
-        return rng.choice(WHERE).format(n=p.name), f"In {p.town}."
-    return rng.choice(WORK).format(n=p.name), f"A {p.job}."
+        return rng.choice(WHERE).format(n=p.name), f"{p.town}."
+    return rng.choice(WORK).format(n=p.name), f"{p.job}."
 
 
 def _dialog(ask: str, answer: str, source: str) -> Dialog:

@@ -5,19 +5,17 @@ Whatever the source, tensors are read and written a few rows at a time: memory d
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phikit.recipe.model_paths import Source, find
 from phikit.recipe.units import show_bytes
 from phikit.records.io import write_text
 from phikit.store.modelfile import modelfile
-from phikit.store.teacher import named_model
 
 if TYPE_CHECKING:
     from phikit.model.quantize.compare import Comparison
@@ -29,37 +27,6 @@ Say = Callable[[str], None]
 FORMS = ("hf", "gguf", "ollama")
 WINDOW = 256  # predicted tokens of one window of the text
 MODELFILE = "Modelfile"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a model lies: a Hugging Face folder or a GGUF file, and what to call it."""
-
-    path: Path
-    name: str
-
-    @property
-    def is_gguf(self) -> bool:
-        return self.path.suffix == ".gguf"
-
-
-def find(spec: str) -> Source:
-    """A run folder, a stage of one, a Hugging Face folder, a GGUF file or a name. Raises FileNotFoundError or
-    ValueError that says what was looked for."""
-    path = Path(spec)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such GGUF file")
-        return Source(path, path.stem)
-    for folder in (path, path / "hf", path / "export" / "hf"):
-        if (folder / "config.json").is_file():
-            return Source(folder, path.resolve().name)
-    if path.exists():
-        raise ValueError(
-            f"{path}: no model here: looked for config.json, hf/config.json and export/hf/config.json; name a "
-            "Hugging Face folder, a finished run or stage, or a .gguf file"
-        )
-    return Source(named_model(spec), spec)
 
 
 def quantize(
@@ -132,16 +99,9 @@ def export(
 
 def tokenizer_of(source: Source) -> Tokenizer:
     """Raises ValueError where it is of a kind that is not written here."""
-    from phikit.model.gguf_header import read_gguf_header
-    from phikit.model.gguf_tokenizer import read_tokenizer
-    from phikit.text.tokenizer import Tokenizer
+    from phikit.model import gguf_out
 
-    if not source.is_gguf:
-        return Tokenizer.load(source.path)
-    try:
-        return read_tokenizer(read_gguf_header(source.path).keys)
-    except ValueError as e:
-        raise ValueError(f"{source.path}: {e}") from e
+    return gguf_out.tokenizer_of(source.path)
 
 
 def builtin_text() -> str:
@@ -195,39 +155,9 @@ def _encode(source: Source, text: str) -> list[int]:
 def _write_gguf(
     source: Source, type_: FileType, out: Path, threads: int | None, say: Say
 ) -> tuple[list[Rows], dict[str, Any]]:
-    from phikit.model import gguf
-    from phikit.model.quantize.types import QUANTIZED
-    from phikit.model.rows import FLOATS, of_gguf, of_hf
+    from phikit.model.gguf_out import write_gguf
 
-    architecture = gguf.ARCHITECTURE
-    if source.is_gguf:
-        rows = of_gguf(source.path)
-        if type_ in QUANTIZED and (coarse := [r for r in rows if r.stored not in FLOATS]):
-            raise ValueError(
-                f"{source.path}: {coarse[0].name} is {coarse[0].stored} already, and quantizing twice adds two "
-                "errors: begin from the F32, F16 or BF16 file or the Hugging Face folder"
-            )
-        architecture, keys = _architecture(source.path), gguf.copied_keys(source.path, type_)
-    else:
-        rows, config = of_hf(source.path)
-        keys = gguf.phi3_keys(config, tokenizer_of(source), type_, source.name)
-    try:
-        blocks = gguf.write_rows(
-            out, rows, type_, keys, architecture=architecture, threads=threads or os.cpu_count() or 1, say=say
-        )
-    except ValueError as e:
-        raise ValueError(f"{source.path}: {e}") from e
-    return rows, blocks
-
-
-def _architecture(path: Path) -> str:
-    """The mix of types is known for these two."""
-    from phikit.model.gguf_header import read_gguf_header
-
-    found = str(read_gguf_header(path).keys.get("general.architecture"))
-    if found not in ("phi3", "llama"):
-        raise ValueError(f"{path}: architecture {found[:40]!r}; phi3 and llama are quantized here")
-    return found
+    return write_gguf(source.path, type_, out, name=source.name, threads=threads, say=say)
 
 
 def _comparison(c: Comparison) -> dict[str, Any]:

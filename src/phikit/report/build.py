@@ -4,17 +4,15 @@ Works on any state of the folder: parts that are not there are named with the re
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from phikit.report import details, page, results
+from phikit.report.document import document
 from phikit.report.load import RunData, read_run
-from phikit.report.markup import Html, tag
+from phikit.report.markup import tag
 from phikit.report.verdicts import Scores, Verdict, judge
 
 SCORE_KEYS = ("checkpoint", "task", "metric", "value", "low", "high", "n")
@@ -59,21 +57,7 @@ def _measured(row: Mapping[str, Any], names: Sequence[str]) -> bool:
 
 def _html(data: RunData, verdicts: Sequence[Verdict]) -> str:
     table = Scores(data.scores, data.comparisons)
-    style, script = (files("phikit.report").joinpath(n).read_text("utf-8") for n in ("style.css", "page.js"))
-    # Only this script may run: markup that slipped through from a model could not.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
     name = f"{data.recipe.get('name', 'run')} {data.recipe.get('scale', '')}".strip()
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("title", f"{name} - phikit report"),
-        tag("link", rel="icon", href="data:,"),
-        tag("style", Html(style)),
-    )
     main = tag(
         "main",
         page.summary(data, verdicts),
@@ -92,9 +76,8 @@ def _html(data: RunData, verdicts: Sequence[Verdict]) -> str:
         details.provenance(data),
     )
     nav = tag("nav", [tag("a", text, href=f"#{anchor}") for anchor, text in NAV], aria_label="Sections")
-    tip = tag("div", id="tip", role="tooltip", hidden=True)
-    body = tag("body", nav, main, tip, tag("script", Html(script)))
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+    styles, scripts = ("style.css", "pivots.css"), ("page.js", "pivots_draw.js", "pivots.js")
+    return document(f"{name} - phikit report", [nav, main], styles, scripts)
 
 
 def _json(data: RunData, verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Inline SVG: loss curves, dot-and-whisker panels, the path of p(success) along an answer.
+"""Inline SVG: loss curves, dot-and-whisker panels.
 
 Colours come from the page's CSS, values from `data-` attributes that page.js shows on hover or tap."""
 
@@ -140,27 +140,6 @@ def whiskers(
         tag("text", x_name, x=left + inner / 2, y=height - 4, text_anchor="middle", class_="name"),
         class_="chart",
         viewBox=f"0 0 {WIDTH} {height}",
-        role="img",
-        aria_label=title,
-    )
-
-
-def success_path(values: Sequence[float | None], title: str) -> Html:
-    """p(success) after every token, as steps between 0 and 1; None is a gap. Stretched, so no text."""
-    path, pen = [], False
-    for i, p in enumerate(values):
-        if p is None or not math.isfinite(p):
-            pen = False
-            continue
-        path.append(f"{'L' if pen else 'M'}{i},{round(101 - 100 * min(max(p, 0.0), 1.0), 1)}H{i + 1}")
-        pen = True
-    return tag(
-        "svg",
-        [tag("line", x1=0, x2=len(values), y1=y, y2=y, class_="grid") for y in (1, 51, 101)],
-        tag("path", d="".join(path), class_="curve") if path else None,
-        class_="chart path",
-        viewBox=f"0 0 {max(1, len(values))} 102",
-        preserveAspectRatio="none",
         role="img",
         aria_label=title,
     )

@@ -17,8 +17,8 @@ from phikit.report.page import absent, section, tokens_of
 from phikit.report.verdicts import last_line
 
 INLINE = 8  # entries of a map shown without opening it
-READ = ("read", "documents_in", "in", "seen", "candidates", "generated")
-KEPT = ("kept", "documents_out", "out", "accepted", "documents")
+READ = ("read", "documents_in", "in", "seen", "candidates", "generated", "questions")
+KEPT = ("kept", "documents_out", "out", "accepted", "documents", "train")
 
 
 def stage_table(data: RunData) -> Html:
@@ -99,7 +99,8 @@ def number_text(value: Any) -> str:
 
 def loss_curves(data: RunData) -> Html:
     figures = []
-    for stage in CHECKPOINTS:
+    run = {s["name"] for s in data.stages} - {"init"}
+    for stage in [c for c in CHECKPOINTS if c in run or c in data.metrics]:
         rows = data.metrics.get(stage)
         if not rows:
             figures.append(
@@ -124,9 +125,10 @@ def loss_curves(data: RunData) -> Html:
 
 
 def funnel(data: RunData) -> Html:
-    """Documents read, rejected by reason, kept; for corpus and synth."""
+    """Documents or questions read, rejected by reason, kept."""
     blocks = []
-    for stage in ("corpus", "synth"):
+    own = any(s["name"] == "questions" for s in data.stages)
+    for stage in ("questions",) if own else ("corpus", "synth"):
         counts, rejected = data.counts(stage), data.rejected.get(stage)
         reasons = dict(rejected.reasons) if rejected else {}
         by_manifest = counts.get("dropped") or counts.get("rejected")
@@ -140,7 +142,7 @@ def funnel(data: RunData) -> Html:
         read = _first(counts, READ) or (kept + lost if kept is not None else None)
         read = read + counts["parts"] if read is not None and isinstance(counts.get("parts"), int) else read
         top = max([x for x in (read, kept, lost) if x] or [1])
-        bars = [_bar("read" if stage == "corpus" else "made", read, top, "whole")] if read is not None else []
+        bars = [_bar("made" if stage == "synth" else "read", read, top, "whole")] if read is not None else []
         bars += [_bar(r, n, top, "loss") for r, n in sorted(reasons.items(), key=lambda x: -x[1])]
         bars += [_bar("held out", held, top, "kept")] if isinstance(held, int) and held else []
         bars += [_bar("kept", kept, top, "kept")] if kept is not None else []

@@ -15,18 +15,19 @@ from typing import Any
 from phikit.records.artifact import Manifest, load
 from phikit.records.io import read_json, read_jsonl
 from phikit.report.numbers import CHECKPOINTS
+from phikit.report.pivots import ANSWERS, CARD, read_card, read_packed
 from phikit.report.verdicts import last_line
 
 REJECTED_ROWS = (
     200_000  # rejected rows read for counts and examples; a larger file is counted by its manifest
 )
 EXAMPLES = 3
+PIVOTAL_SIZE = 2_000_000  # characters of JSON that the answers of a pivotal search may take on this page
 PARTS = {
     "scores": ("eval", "scores.json"),
     "comparisons": ("eval", "comparisons.json"),
     "samples": ("eval", "samples.jsonl"),
     "contamination": ("eval", "contamination.json"),
-    "pivotal": ("pivotal", "answers.jsonl"),
 }
 
 
@@ -49,7 +50,8 @@ class RunData:
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     contamination: Any = None
-    pivotal: list[dict[str, Any]] = field(default_factory=list)
+    pivotal: dict[str, Any] | None = None  # as `pivots.pack` gives it
+    pivotal_card: dict[str, Any] | None = None
     metrics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     rejected: dict[str, Rejected] = field(default_factory=dict)
     manifests: dict[str, Manifest] = field(default_factory=dict)
@@ -77,10 +79,12 @@ def read_run(folder: Path, stages: Sequence[Mapping[str, Any]], recipe: Mapping[
             data.contamination = found
         elif found is not None:
             getattr(data, part).extend(r for r in found if isinstance(r, dict))
+    data.pivotal = _try(data, "pivotal", "pivotal", ANSWERS, lambda p: read_packed(p.parent, PIVOTAL_SIZE))
+    data.pivotal_card = _try(data, "pivotal_card", "pivotal", CARD, lambda p: read_card(p.parent))
     for stage in CHECKPOINTS:
         if rows := _try(data, f"metrics:{stage}", stage, "metrics.jsonl", _rows):
             data.metrics[stage] = [r for r in rows if isinstance(r.get("loss"), (int, float))]
-    for stage in ("corpus", "synth"):
+    for stage in ("corpus", "synth", "questions"):
         if found := _try(data, f"rejected:{stage}", stage, "rejected.jsonl.zst", _rejected):
             data.rejected[stage] = found
     for row in stages:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-VOID = frozenset({"meta", "link", "br", "line", "rect", "circle", "path", "polyline"})
+VOID = frozenset({"meta", "link", "br", "input", "line", "rect", "circle", "path", "polyline"})
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-CHECKPOINTS = ("pretrain", "midtrain", "sft", "dpo1", "dpo2")
+CHECKPOINTS = ("init", "pretrain", "midtrain", "sft", "dpo1", "dpo2")
 TASKS = (
+    "questions",
     "arithmetic",
     "format",
     "recall_1x",
@@ -19,6 +20,7 @@ TASKS = (
 METRICS = ("sampled", "greedy")
 LOWER_IS_BETTER = frozenset({"bits_per_byte", "perplexity", "loss"})
 MEANING = {
+    "questions": "your held-out questions answered right",
     "arithmetic": "held-out word problems answered exactly",
     "format": "answers that are well-formed and stop by themselves",
     "recall_1x": "key-value recall within the base context",

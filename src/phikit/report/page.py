@@ -129,7 +129,8 @@ def score_table(data: RunData, table: Scores) -> Html:
     if not table.rows:
         return section(title, absent(data.missing.get("scores")), anchor="scores")
     checkpoints = sorted({c for c, _, _ in table.rows}, key=checkpoint_order)
-    shown = [c for c in CHECKPOINTS if c in checkpoints or data.stage(c).get("status") != "done"]
+    unfinished = {s["name"] for s in data.stages if s.get("status") != "done"}
+    shown = [c for c in CHECKPOINTS if c in checkpoints or c in unfinished]
     shown += [c for c in checkpoints if c not in shown]
     head = [tag("th", "checkpoint", scope="col", class_="corner")]
     for j, (task, metric) in enumerate(table.columns):
@@ -217,7 +218,7 @@ def conversations(data: RunData) -> Html:
     turned: dict[str, list[tuple[str, str]]] = {"better": [], "worse": [], "same": []}
     for key, by in groups.items():
         first, last = by.get("sft"), by.get("dpo2") or by.get("dpo1")
-        if key[0] == "arithmetic" and first and last:
+        if key[0] in ("arithmetic", "questions") and first and last:
             a, b = passed(first.get("verdict")), passed(last.get("verdict"))
             if a is not None and b is not None:
                 turned["same" if a == b else "better" if b else "worse"].append(key)
@@ -230,7 +231,7 @@ def conversations(data: RunData) -> Html:
     lead += "wrong, the first unchanged, then the others in order."
     if n:
         lead = (
-            f"Of {n} saved arithmetic samples, {len(turned['better'])} turned from wrong to right between "
+            f"Of {n} saved answers to problems, {len(turned['better'])} turned from wrong to right between "
             f"sft and the last DPO, {len(turned['worse'])} from right to wrong. " + lead
         )
     return section(title, [conversation(groups[k]) for k in picked], anchor=anchor, lead=lead)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from phikit.report.charts import success_path, whiskers
+from phikit.report.charts import whiskers
 from phikit.report.details import figure, number_text, numbers
 from phikit.report.load import RunData
 from phikit.report.markup import Html, clip, tag
 from phikit.report.numbers import MEANING, checkpoint_order, is_share, score_text, with_interval
-from phikit.report.page import absent, conversation, grouped, prompt_text, section
+from phikit.report.page import absent, command, conversation, grouped, section
+from phikit.report.pivots_page import component
 from phikit.report.published import PHI4_PARAMETERS, PUBLISHED
-from phikit.report.verdicts import Scores
+from phikit.report.verdicts import OWN, Scores
 
-SHOWN_ANSWERS = 6
 SHOWN_SAMPLES = 16
-PIVOT = 0.2  # smallest change of p(success) that makes a token pivotal (report section 4.3)
 
 
 def intervals(data: RunData, table: Scores) -> Html:
@@ -54,60 +53,18 @@ def intervals(data: RunData, table: Scores) -> Html:
 
 
 def pivotal(data: RunData) -> Html:
-    """Answers with every token coloured by how much it changed the chance of a right answer (report 4.3)."""
+    """Answers with p(success) along them and every pivotal token (report section 4.3)."""
     title, anchor = "Pivotal tokens", "pivotal"
-    if not data.pivotal:
+    if data.pivotal is None:
         return section(title, absent(data.missing.get("pivotal")), anchor=anchor)
-    cards = []
-    for row in data.pivotal[:SHOWN_ANSWERS]:
-        tokens = [t for t in row.get("tokens") or [] if isinstance(t, dict)]
-        path = [t.get("p_after") for t in tokens]
-        cards.append(
-            tag(
-                "article",
-                tag("div", clip(prompt_text(row.get("question", "")), 600), class_="question"),
-                tag("div", [_token(t) for t in tokens], class_="tokens"),
-                success_path(path, "p(success) along the answer")
-                if any(p is not None for p in path)
-                else None,
-                tag(
-                    "p",
-                    "p(success) along the answer, 0 at the bottom, 1 at the top. Right answer: ",
-                    tag("b", clip(row.get("answer", "unknown"), 80)),
-                    class_="note",
-                ),
-                class_="talk pivot",
-            )
-        )
-    lead = [
-        "p(success) is the share of rollouts from that point that end in the right answer. Tint: how much a "
-        "token changed it, ",
-        tag("span", "up", class_="tok up", style="--d:60%"),
-        " or ",
-        tag("span", "down", class_="tok down", style="--d:60%"),
-        f"; underlined from {PIVOT:g} on. Hover, tap or tab for the numbers and the tokens that were tried "
-        "instead.",
-    ]
-    return section(title, cards, anchor=anchor, lead=lead)
-
-
-def _token(t: Mapping[str, Any]) -> Html:
-    text = str(t.get("text", "")).replace("\n", "\u21b5\n")
-    before, after = t.get("p_before"), t.get("p_after")
-    if before is None or after is None:
-        return tag("span", text, class_="tok")
-    change = after - before
-    tip = f"p(success) {before:.2f} to {after:.2f} ({change:+.2f}), n = {t.get('n', 0)}"
-    for other in t.get("alternatives") or []:
-        p = "not estimated" if other.get("p") is None else f"{other['p']:.2f}"
-        tip += f"\ninstead {str(other.get('text', ''))!r}: {p}, n = {other.get('n', 0)}"
-    kind = "up" if change > 0 else "down" if change < 0 else "flat"
-    kind += " pivotal" if abs(change) >= PIVOT else ""
-    strength = min(100, round(abs(change) * 140))
-    return tag("span", text, class_=f"tok {kind}", style=f"--d:{strength}%", data_tip=tip, tabindex=0)
+    more = f"`phikit pts view {command(data)}` shows the others too."
+    return section(title, component(data.pivotal, data.pivotal_card, more), anchor=anchor)
 
 
 def published(data: RunData, table: Scores) -> Html:
+    if any(task == OWN for task, _ in table.columns):
+        reason = "Phi-4's figures are of other tasks: this run measured your own questions."
+        return section("Published figures beside ours", absent(reason), anchor="published")
     rows, same = [], 0
     for p in PUBLISHED:
         ours_task = p.task if any(t == p.task for t, _ in table.columns) else p.nearest

@@ -1,10 +1,11 @@
 """What each training stage did, in words, from scores and paired comparisons alone. Pure; no files.
 
-Rules. pretrain: bits per byte below 8, the cost of knowing nothing. midtrain: `recall_4x` against pretrain,
-with disjoint intervals. sft: `format` and `arithmetic` against midtrain. dpo1: paired sampled `arithmetic`
-against sft. dpo2: `preference_wins` against dpo1, with `arithmetic` not below. A paired comparison decides
-wherever one was written, except for midtrain; otherwise a change counts only when the two intervals are
-disjoint, and the words say so.
+Rules. Where somebody's own questions were measured (task `questions`): each stage by its sampled accuracy there against
+the checkpoint before it. Otherwise pretrain: bits per byte below 8, the cost of knowing nothing. midtrain:
+`recall_4x` against pretrain, with disjoint intervals. sft: `format` and `arithmetic` against midtrain. dpo1: paired
+sampled `arithmetic` against sft. dpo2: `preference_wins` against dpo1, with `arithmetic` not below. A paired
+comparison decides wherever one was written, except for midtrain; otherwise a change counts only when the two
+intervals are disjoint, and the words say so.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from phikit.report.numbers import CHECKPOINTS, column_order, lower_is_better, sc
 Row = Mapping[str, Any]
 Word = Literal["worked", "no effect", "harmed", "not judged", "not run", "failed"]
 FORMAT_GOAL = 0.95
+OWN = "questions"  # the task of a recipe that began with somebody's own model
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,12 @@ def judge(
     table = Scores(scores, comparisons)
     status = {s["name"]: s for s in stages}
     rules = {"pretrain": _pretrain, "midtrain": _midtrain, "sft": _sft, "dpo1": _dpo1, "dpo2": _dpo2}
+    own = any(task == OWN for task, _ in table.columns)
     out = []
-    for i, name in enumerate(CHECKPOINTS):
+    there = [c for c in CHECKPOINTS if c in status] if status else list(CHECKPOINTS)
+    for i, name in enumerate(there):
+        if name == "init":  # it is what the others are measured by
+            continue
         state = status.get(name, {}).get("status", "done")
         if state == "failed":
             text = f"The stage stopped: {last_line(status[name].get('error')) or 'no message'}"
@@ -121,8 +127,9 @@ def judge(
             text = "The evaluation was not run to its end, so there is nothing to judge by."
             out.append(Verdict(name, "not judged", text))
         else:
-            word, text, goal = rules[name](table)
-            gains, costs = _others(table, name, CHECKPOINTS[i - 1]) if i else ((), ())
+            before = there[i - 1] if i else ""
+            word, text, goal = _own(table, name, before) if own else rules[name](table)
+            gains, costs = _others(table, name, before) if before and name in JUDGED_BY else ((), ())
             out.append(Verdict(name, word, text, goal, gains, costs))
     return out
 
@@ -135,6 +142,14 @@ def last_line(error: Any) -> str:
 
 Outcome = tuple[Word, str, bool | None]
 NOT_MEASURED = "The evaluation has no {} for this checkpoint{}."
+
+
+def _own(t: Scores, after: str, before: str) -> Outcome:
+    c = t.change(after, before, OWN, "sampled") if before else None
+    if c is None:
+        return "not judged", NOT_MEASURED.format("sampled answers", f" and {before}" if before else ""), None
+    text = ("shows no visible change", "rose", "fell")[c.sign]
+    return _word(c.sign), f"Accuracy on the held-out questions {text}: {c.text}.", c.sign > 0
 
 
 def _pretrain(t: Scores) -> Outcome:
@@ -218,13 +233,13 @@ def _others(t: Scores, after: str, before: str) -> tuple[tuple[str, ...], tuple[
     gains: list[str] = []
     costs: list[str] = []
     for task, metric in t.columns:
-        if task in JUDGED_BY[after] and (task != "arithmetic" or metric == "sampled"):
+        if task in (*JUDGED_BY[after], OWN) and (task not in ("arithmetic", OWN) or metric == "sampled"):
             continue
         c = t.change(after, before, task, metric)
         ends = [t.rows.get((k, task, metric)) for k in (after, before)]
         if c and c.sign and all(ends):
             a, b = (score_text(task, metric, row["value"]) for row in ends if row)
-            name = f"{task} {metric}" if task == "arithmetic" else task
+            name = f"{task} {metric}" if task in ("arithmetic", OWN) else task
             (gains if c.sign > 0 else costs).append(f"{name} {b} to {a}")
     return tuple(gains), tuple(costs)
 

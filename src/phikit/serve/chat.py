@@ -1,120 +1,169 @@
-"""A terminal chat with a checkpoint: `phikit chat runs/nano`, or over a pipe, one question a line.
+"""A terminal chat: `phikit chat MODEL`, or over a pipe, one question a line.
 
-Answers go to stdout, everything else to stderr. Answers are greedy, so that a conversation can be repeated.
+Answers go to stdout, everything else to stderr, so the output can be piped on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any
 
-from phikit.records.types import Turn
+from phikit.serve.conversation import HELP, Conversation
+from phikit.store import local
 
 if TYPE_CHECKING:
-    from phikit.engine.base import Engine, GenRequest
+    from phikit.engine.base import Engine
+    from phikit.records.types import Turn
+    from phikit.serve.prompt import Renderer
+    from phikit.store.store import Store
 
-STAGES = ("export", "dpo2", "dpo1", "sft")  # the latest comes first
-MAX_TOKENS = 512  # of one answer
-HELP = "/new starts over, /quit ends; Ctrl-C stops an answer"
+_FENCE = '"""'
+_COMMANDS = ("/new", "/system ", "/set ", "/save ", "/load ", "/retry", "/show", "/help", "/quit")
 
 
-def chat(path: Path | str) -> None:
-    """Talks with the model at `path`: a run folder, a checkpoint folder, a Hugging Face folder, a .gguf file,
-    an endpoint or a model name. Raises ValueError or FileNotFoundError where there is none."""
-    from phikit.engine.open import open_engine
-
-    spec = find(path)
-    engine = open_engine(spec)
+def chat(spec: Path | str) -> None:
+    """Talks with a model: a name of the store (fetched where it is not there, as `ollama run` does), a run folder, a
+    checkpoint, a Hugging Face folder, a .gguf file or an endpoint. Raises ValueError or OSError."""
+    talk_to = open_model(str(spec))
+    engine = talk_to.engine
+    terminal = sys.stdin.isatty()
+    if terminal:
+        _with_history()
     try:
-        print(f"{spec}: {engine.info.context:,} tokens of context. {HELP}", file=sys.stderr)
-        talk(engine, _keyboard if sys.stdin.isatty() else _pipe, sys.stdout, sys.stderr)
+        print(f"{talk_to.name}: {engine.info.context:,} tokens of context. {HELP}", file=sys.stderr)
+        talk(talk_to, _keyboard if terminal else _pipe)
     finally:
         engine.close()
+
+
+def open_model(spec: str) -> Conversation:
+    """The model's engine, with the template, system text and parameters of its Modelfile where it has one."""
+    from phikit.engine.open import open_engine
+    from phikit.serve.command import store
+
+    found = find(spec)
+    if spec.startswith(("http://", "https://", "torch:")) or Path(found).exists():
+        return Conversation(open_engine(found), sys.stdout, sys.stderr, name=found)
+    return _of_store(store(), spec)
 
 
 def find(path: Path | str) -> str:
     """What to open: of a run folder its latest checkpoint (export, dpo2, dpo1, sft), else `path` itself."""
     folder = Path(path)
-    if not folder.is_dir() or any((folder / f).is_file() for f in ("config.json", "hf/config.json")):
+    if not folder.is_dir():
         return str(path)
-    for stage in STAGES:
-        if (folder / stage / "hf" / "config.json").is_file():
-            return str(folder / stage)
-    raise ValueError(
-        f"{folder}: no chat model: none of {', '.join(STAGES)} is there yet; `phikit run` makes them, or "
-        "give a folder with config.json"
+    weights = local.weights_of(folder)
+    return str(weights.parent if weights != folder and weights.name == "hf" else weights)
+
+
+def talk(conversation: Conversation, ask: Callable[[str], str | None]) -> None:
+    """`ask(prompt)` gives the next line, None at the end. Lines between two `\"\"\"` are one message."""
+    while True:
+        try:
+            line = ask("> ")
+            if line is not None and line.lstrip().startswith(_FENCE):
+                line = _fenced(line.lstrip()[len(_FENCE) :], ask)
+        except KeyboardInterrupt:
+            print(f"\n{HELP}", file=conversation.notes)
+            continue
+        if line is None or not conversation.take(line):
+            return
+
+
+def _fenced(first: str, ask: Callable[[str], str | None]) -> str:
+    lines = [first.rstrip("\n")]
+    while _FENCE not in lines[-1]:
+        line = ask("... ")
+        if line is None:
+            break
+        lines.append(line.rstrip("\n"))
+    lines[-1] = lines[-1].split(_FENCE)[0]
+    return "\n".join(lines).strip("\n")
+
+
+def _of_store(store: Store, spec: str) -> Conversation:
+    from phikit.serve.command import fetch
+    from phikit.serve.facts import facts
+    from phikit.serve.prompt import renderer
+    from phikit.serve.sampling import sampling
+    from phikit.store.names import parse
+    from phikit.store.store import ModelNotFound
+
+    try:
+        entry = store.find(spec)
+    except ModelNotFound:
+        print(f"{parse(spec)} is not here: asking its registry", file=sys.stderr)
+        entry = fetch(store, spec)
+    parts = store.parts(entry)
+    known = facts(parts.weights)
+    engine = _engine(parts.weights)
+    render = _renders(engine, renderer(known, parts)) if parts.template else None
+    # As the server samples, but with one seed: a conversation can be repeated.
+    settings = sampling({"seed": 0} | parts.parameters, {})
+    return Conversation(
+        engine,
+        sys.stdout,
+        sys.stderr,
+        name=str(entry.name),
+        settings=settings,
+        system=parts.system or "",
+        render=render,
     )
 
 
-def talk(engine: Engine, ask: Callable[[], str | None], out: TextIO, notes: TextIO) -> None:
-    """The conversation: `ask` gives the next line, None at the end. A question that no longer fits the
-    context is refused with the numbers, never cut."""
-    turns: list[Turn] = []
-    while True:
-        try:
-            line = ask()
-        except KeyboardInterrupt:
-            print(f"\n{HELP}", file=notes)
-            continue
-        if line is None or line.strip() == "/quit":
-            return
-        if line.strip() == "/new":
-            turns = []
-            continue
-        if not line.strip():
-            continue
-        asked = [*turns, Turn("user", line.strip())]
-        if (answer := _answer(engine, asked, out, notes)) is not None:
-            turns = [*asked, Turn("assistant", answer)]
+def _engine(weights: Path) -> Engine:
+    if weights.is_dir():
+        from phikit.engine.torch_engine import TorchEngine
+
+        return TorchEngine.from_folder(weights)
+    from phikit.engine.llama import LlamaEngine
+
+    return LlamaEngine(weights)
 
 
-def _answer(engine: Engine, turns: list[Turn], out: TextIO, notes: TextIO) -> str | None:
-    """Prints an answer as it comes; what was said until a Ctrl-C counts as the answer. None: refused."""
-    from phikit.engine.base import GenRequest
+def _renders(engine: Any, form: Renderer) -> Callable[[Sequence[Turn]], list[int]]:
+    """Rendering by the Modelfile's template in place of the weights' own."""
 
-    prompt = tuple(engine.render(turns))
-    room = engine.info.context - len(prompt)
-    if room < 1:
-        what = "/new starts over" if len(turns) > 1 else "ask in fewer words"
-        print(f"{len(prompt)} tokens do not fit the context of {engine.info.context}: {what}", file=notes)
-        return None
-    request = GenRequest(prompt, min(MAX_TOKENS, room), temperature=0.0, stop_ids=engine.stop_ids)
-    begin, before = time.monotonic(), engine.usage.generated
-    said: list[str] = []
-    stopped = False
+    def render(turns: Sequence[Turn]) -> list[int]:
+        pieces = asyncio.run(form.pieces([{"role": t.role, "content": t.content} for t in turns]))
+        return engine.encode_pieces(pieces)
+
+    return render
+
+
+def _keyboard(prompt: str) -> str | None:
     try:
-        for piece in _pieces(engine, request):
-            said.append(piece)
-            out.write(piece)
-            out.flush()
-    except KeyboardInterrupt:
-        stopped = True
-    print(file=out, flush=True)
-    count, seconds = engine.usage.generated - before, time.monotonic() - begin
-    state = "stopped, " if stopped else ""
-    print(f"  [{state}{count} tokens, {count / max(seconds, 1e-9):.1f} tokens/s]", file=notes)
-    return "".join(said)
-
-
-def _pieces(engine: Engine, request: GenRequest) -> Iterator[str]:
-    """Text as it is generated where the engine can stream, else the whole answer."""
-    if (stream := getattr(engine, "stream", None)) is not None:
-        for piece in stream(request):
-            yield piece if isinstance(piece, str) else piece.text
-        return
-    for _, completions in engine.generate([request]):
-        yield completions[0].text
-
-
-def _keyboard() -> str | None:
-    try:
-        return input("> ")
+        return input(prompt)
     except EOFError:
         return None
 
 
-def _pipe() -> str | None:
+def _pipe(_: str) -> str | None:
     return sys.stdin.readline() or None
+
+
+def _with_history() -> None:
+    """Line editing, the lines of earlier chats, and completion of commands, where Python has readline."""
+    try:
+        import atexit
+        import readline
+    except ImportError:
+        return
+    path = Path.home() / ".phikit" / "chat_history"
+    with suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_history_length(1000)
+    readline.set_completer_delims("")
+    readline.set_completer(lambda text, i: [*(c for c in _COMMANDS if c.startswith(text)), None][i])
+    readline.parse_and_bind("tab: complete")
+
+    def keep() -> None:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(path)
+
+    atexit.register(keep)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -39,19 +40,21 @@ def run_flows(
     *,
     out: Path,
     concurrency: int = 4,
+    progress: Bar | None = None,
 ) -> dict[str, dict[str, Any]]:
     """{flow: {seeds, accepted, rejected: {reason: n}, requests, replayed, tokens}}; one seed can give several
     rejections. `requests` counts samples asked or replayed; `tokens` are those spent, prompts included.
 
     When the token budget is spent, the flow under way keeps what is finished, its other seeds and the flows
     after it are counted as not run, and the run goes on. Raises ValueError for flows without seeds, and what
-    stops the teacher as a whole (see `ask.Teacher`).
+    stops the teacher as a whole (see `ask.Teacher`). `progress`: a bar of the caller's, which moves by one a seed.
     """
     if missing := sorted(set(flows) - set(seeds)):
         raise ValueError(f"synth: no seeds given for {missing}")
     outcomes: dict[str, list[Outcome]] = {}
     counts: dict[str, dict[str, Any]] = {}
-    with bar("synth flows", total=sum(len(seeds[name]) for name in flows), unit="seeds") as b:
+    total = sum(len(seeds[name]) for name in flows)
+    with nullcontext(progress) if progress else bar("synth flows", total=total, unit="seeds") as b:
         for name, flow in flows.items():
             before = teacher.counts()
             outcomes[name] = teacher.run(_run(flow, seeds[name], teacher, concurrency, b))

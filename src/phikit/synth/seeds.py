@@ -11,7 +11,7 @@ import ast
 import builtins
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from phikit.records.ids import seed_of
@@ -61,9 +61,8 @@ def passages(
     best: list[tuple[float, int, Document]] = []
     for document in documents:
         own: list[tuple[float, Document]] = []
-        for text in re.split(r"\n\s*\n", document.text):
-            text = " ".join(text.split())
-            if shortest <= len(text.split()) <= longest and (score := _facts(text)) > 0:
+        for _, _, text in paragraphs(document.text):
+            if shortest <= len(text.split()) <= longest and (score := facts(text)) > 0:
                 meta = {"facts": round(score, 3), "path": document.meta.get("path", "")}
                 own.append((score, Document(text, document.source, meta, (document.id,))))
         for score, taken in sorted(own, key=lambda x: (-x[0], x[1].id))[:2]:
@@ -71,6 +70,17 @@ def passages(
     # The better half decides who may be a seed; the seed decides who is.
     pool = [taken for _, _, taken in sorted(best, key=lambda x: x[:2])[: max(4 * n, len(best) // 2)]]
     return _shuffled({d.id: d for d in pool}.values(), n, seed)
+
+
+def paragraphs(text: str) -> Iterator[tuple[int, int, str]]:
+    """(first line, last line, text in one line) of each paragraph; lines from 1."""
+    lines: list[str] = []
+    for number, line in enumerate([*text.split("\n"), ""], 1):
+        if line.strip():
+            lines.append(line)
+        elif lines:
+            yield number - len(lines), number - 1, " ".join(" ".join(lines).split())
+            lines = []
 
 
 def questions(rows: Sequence[Mapping[str, Any]]) -> list[Document]:
@@ -151,7 +161,7 @@ _FOREIGN = (
 )  # fmt: skip
 
 
-def _facts(text: str) -> float:
+def facts(text: str) -> float:
     """Facts per word: numbers, names inside a sentence, statements. 0 for what is not prose."""
     tokens = text.split()
     if (

@@ -8,10 +8,12 @@ end token in its loss never stops, the most repeated SFT bug of the peers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from phikit.records.types import Turn
+from phikit.text.chat_format import Rendered
 from phikit.text.tokenizer import Tokenizer
+
+__all__ = ["TEMPLATE", "Rendered", "header", "pad_id", "render", "stop_ids"]
 
 # The fixed Hugging Face template (facts section 2.4): roles outside these three are skipped.
 TEMPLATE = (
@@ -23,16 +25,11 @@ TEMPLATE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """`train[i]` tells whether token i is a target of the loss."""
-
-    tokens: tuple[int, ...]
-    train: tuple[bool, ...]
-
-
 def render(tokenizer: Tokenizer, turns: Sequence[Turn], *, open_assistant: bool = False) -> Rendered:
-    """Tokens and loss spans of a conversation; with `open_assistant` an assistant header ends it."""
+    """Tokens and loss spans of a conversation; with `open_assistant` an assistant header ends it. A tokenizer that
+    brings a format of its own (another model's) writes it so."""
+    if tokenizer.format is not None:
+        return tokenizer.format.rendered(turns, open_assistant=open_assistant)
     tokens: list[int] = []
     train: list[bool] = []
 
@@ -55,6 +52,13 @@ def header(tokenizer: Tokenizer, role: str) -> list[int]:
     return [tokenizer.im_start, *tokenizer.encode(role), tokenizer.im_sep]
 
 
-def stop_ids(tokenizer: Tokenizer) -> tuple[int, int]:
+def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
     """What ends an answer: end of turn, and end of text as a guard (facts section 2.4)."""
+    if tokenizer.format is not None:
+        return tokenizer.format.stop_ids
     return tokenizer.im_end, tokenizer.end_of_text
+
+
+def pad_id(tokenizer: Tokenizer) -> int:
+    """What fills the end of a row of training; no loss and no attention sees it."""
+    return tokenizer.pad if tokenizer.format is None else 0

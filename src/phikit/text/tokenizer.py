@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from phikit.records.io import write_text
+from phikit.text.chat_format import ChatFormat
 from phikit.text.fast import FastEncoder, checked
 from phikit.text.splits import SPLIT
 from phikit.text.tokenizer_json import check_tokenizer
@@ -33,8 +34,10 @@ class Tokenizer:
     """Wraps a Hugging Face `tokenizer.json`. `encode` never produces special ids from text.
 
     Ids are those of `tokenizers`, the reference; a self-checked fast encoder (fast.py) computes them. Text with
-    a lone surrogate is a ValueError.
+    a lone surrogate is a ValueError. `format` is how another model than Phi-4 writes conversations.
     """
+
+    format: ChatFormat | None = None
 
     def __init__(self, spec: str) -> None:
         """`spec` is the text of a `tokenizer.json`. Raises ValueError where it is none."""

@@ -6,23 +6,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-from phikit.text.splits import KNOWN
+from phikit.text.tokenizer_stages import STAGES, check_stage
 
 MAX_SIZE = 1 << 26  # bytes; a vocabulary of 262,144 tokens with merges takes about 33 MB
 MAX_IDS = 1 << 21  # also the largest id
 MAX_TOKEN = 1 << 12  # characters of a token; cl100k's longest has 128
-MAX_STEPS = 64  # normalizers, pre-splits, decoders of one file
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-_STAGES = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
 def check_tokenizer(data: bytes | str) -> dict[str, Any]:
     """The parsed file. Raises ValueError where it is no BPE tokenizer.json: its size, JSON without repeated
-    names, token texts and ids, merges of known tokens, flags of added tokens, and only pre-split regexes that are
-    known, for one of a stranger could run forever."""
+    names, token texts and ids, merges of known tokens, flags of added tokens, and only steps before and after the
+    merges that end in bounded time (`tokenizer_stages.py`)."""
     if len(data) > MAX_SIZE:
         raise ValueError(f"{len(data):,} bytes; {MAX_SIZE:,} are the most")
     try:
@@ -35,11 +32,21 @@ def check_tokenizer(data: bytes | str) -> dict[str, Any]:
     model = spec["model"]
     if model.get("type", "BPE") != "BPE":  # old files leave it out
         raise ValueError(f"the model is {str(model['type'])[:40]!r}; only BPE is read")
+    if model.get("dropout"):
+        raise ValueError(
+            "model.dropout is set: the same text would have other tokens each time; set it to null"
+        )
     vocab = _vocab(model.get("vocab"))
+    if (unknown := model.get("unk_token")) is not None and (
+        not isinstance(unknown, str) or unknown not in vocab
+    ):
+        raise ValueError(f"model.unk_token is {str(unknown)[:40]!r}, which model.vocab does not have")
+    if model.get("continuing_subword_prefix"):
+        raise ValueError("model.continuing_subword_prefix is not supported: merges must join whole tokens")
     _check_merges(model.get("merges"), vocab)
     _check_added(spec.get("added_tokens", []), vocab)
-    for stage in _STAGES:
-        _check_stage(stage, spec.get(stage))
+    for stage in STAGES:
+        check_stage(stage, spec.get(stage))
     return spec
 
 
@@ -89,32 +96,6 @@ def _check_added(added: Any, vocab: dict[str, int]) -> None:
             raise ValueError(f"added_tokens[{n}]: model.vocab has its id or text otherwise")
         texts[text] = i
         ids.add(i)
-
-
-def _check_stage(stage: str, value: Any) -> None:
-    if value is None:
-        return
-    for steps, step in enumerate(_steps(value), 1):
-        if steps > MAX_STEPS:
-            raise ValueError(f"{stage} has more than {MAX_STEPS} steps")
-        pattern = step.get("pattern")
-        if isinstance(pattern, dict) and "Regex" in pattern and pattern["Regex"] not in KNOWN:
-            raise ValueError(
-                f"{stage}: the regex {str(pattern['Regex'])[:80]!r} is not one of the known pre-splits "
-                "(phikit/text/splits.py); a regex of a stranger's file could run forever"
-            )
-
-
-def _steps(value: Any) -> Iterator[dict[str, Any]]:
-    """All objects inside a stage."""
-    todo = [value]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, dict):
-            yield item
-            todo += item.values()
-        elif isinstance(item, list):
-            todo += item
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -30,8 +30,11 @@ class Optimizers:
 
     def __init__(self, model: nn.Module, config: OptimConfig) -> None:
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._names = {p: n for n, p in named}
         hidden = [p for n, p in named if p.ndim == 2 and (".attn." in n or ".mlp." in n)]
         is_hidden = {id(p) for p in hidden}
+        if config.name == "muon" and any(hasattr(p, "device_mesh") for p in hidden):
+            raise ValueError("optimizer muon needs whole matrices: take adamw, or a layout of one rank")
         if config.name == "adamw":
             is_hidden, hidden = set(), []
         rest = [p for _, p in named if id(p) not in is_hidden]
@@ -59,19 +62,24 @@ class Optimizers:
     def _groups(self) -> Iterable[dict]:
         return (g for o in self.members for g in o.param_groups)
 
-    def state_dict(self) -> list[dict]:
-        return [o.state_dict() for o in self.members]
+    def state(self) -> dict[str, torch.Tensor]:
+        """The moments by name, as they are updated: `<parameter>/exp_avg`. Zeros before the first step."""
+        found = {}
+        for optimizer in self.members:
+            muon = isinstance(optimizer, torch.optim.Muon)
+            for p in (p for g in optimizer.param_groups for p in g["params"]):
+                kept = optimizer.state[p]
+                if not kept:
+                    for key in ("momentum_buffer",) if muon else ("exp_avg", "exp_avg_sq"):
+                        kept[key] = torch.zeros_like(p)
+                    if not muon:
+                        kept["step"] = torch.zeros((), dtype=torch.float32, device=_plain(p).device)
+                found |= {f"{self._names[p]}/{key}": value for key, value in kept.items()}
+        return found
 
-    def load_state_dict(self, states: list[dict]) -> None:
-        if len(states) != len(self.members):
-            raise ValueError(
-                "the checkpoint was written with another optimizer; set optimizer to what it had"
-            )
-        own = [{k: v for k, v in group.items() if k != "params"} for group in self._groups()]
-        for o, state in zip(self.members, states):
-            o.load_state_dict(state)
-        for group, settings, peak in zip(self._groups(), own, self._peaks):
-            group |= settings | {"lr": peak}  # torch takes those of the checkpoint: moments of another stage
+
+def _plain(p: torch.Tensor) -> torch.Tensor:
+    return p.to_local() if hasattr(p, "to_local") else p  # type: ignore[operator]
 
 
 def lr_factor(step: int, total: int, *, warmup: float, decay: float, final: float) -> float:

@@ -10,12 +10,14 @@ once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from phikit.model.attention import Ragged
+from phikit.model.documents import copied
 from phikit.records.ids import seed_of
 from phikit.records.types import Preference
 from phikit.text import chat
@@ -41,6 +43,24 @@ class TreeBatch:
     reference: torch.Tensor  # [P, 2] their log-probabilities under the model that entered the stage
     which: np.ndarray  # [P] the pairs' numbers in the file
     size: int  # nodes of trees
+    responses: int  # R
+
+    def to(self, device: torch.device) -> TreeBatch:
+        if device.type == "cpu":
+            return self
+        return _moved(self, device)
+
+
+def _moved(record: Any, device: torch.device) -> Any:
+    """A record with its tensors, and those of the records in it, on `device`."""
+    found = {}
+    for f in fields(record):
+        value = getattr(record, f.name)
+        if isinstance(value, torch.Tensor):
+            found[f.name] = copied(value, device)
+        elif isinstance(value, Ragged):
+            found[f.name] = _moved(value, device)
+    return replace(record, **found)
 
 
 class PairRows:
@@ -138,7 +158,7 @@ class PairBatch:
             t(np.concatenate((forest.position, fill.position)))[None],
             _ragged(rows, rows.token, rows.slot, rows.mask), t(nodes), asked, t(at), t(whole.target[order]),
             t(whole.response[order]), t(whole.sides), t(whole.lengths[whole.sides]),
-            t(self.rows.reference[which]), which, len(forest),
+            t(self.rows.reference[which]), which, len(forest), int(whole.response.max()) + 1,
         )  # fmt: skip
 
     def _rows(self, numbers: list, whole: _Responses, forest: Tree, paths: list, fill: Tree) -> Rows:

@@ -12,6 +12,7 @@ import torch
 import xxhash
 
 from phikit.jobs.progress import bar
+from phikit.model.ranks import world
 from phikit.model.transformer import Transformer
 from phikit.records.ids import fingerprint
 from phikit.records.io import atomic_path
@@ -29,12 +30,12 @@ def add_reference(rows: PairRows, model: Transformer, cache: Path | None = None)
     if cache and _read(cache, key, rows):
         return True
     model.eval()
-    batch = rows.all()
+    batch, device = rows.all(), model.head_weight.device
     with torch.no_grad(), bar("reference log-probs", total=len(batch), unit="pairs") as b:
         for part in batch.parts(max(1, TOKENS // rows.context)):
-            rows.reference[part.which] = response_logprobs(model, part).numpy()
+            rows.reference[part.which] = response_logprobs(model, part.to(device)).cpu().numpy()
             b.advance(len(part.which))
-    if cache:
+    if cache and world()[0] == 0:
         _write(cache, key, rows)
     return False
 
@@ -43,7 +44,7 @@ def _key(rows: PairRows, model: Transformer) -> str:
     h = xxhash.xxh3_128()
     for name, p in model.named_parameters():
         h.update(name.encode())
-        h.update(p.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+        h.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return fingerprint({"weights": h.hexdigest(), "shape": model.config.to_dict(), "pairs": rows.sides})
 
 

@@ -1,7 +1,7 @@
 """The one trainer: pretraining, midtraining, SFT and both DPO rounds are this loop with other rows.
 
-A step: take its rows, sum their counts, for each micro-batch back-propagate `objective.total / count of the whole
-step`, clip, check that everything is finite, step the optimizers, log one line. Nothing else happens here.
+A step: take its rows, sum their counts over all ranks, for each micro-batch back-propagate `objective.total / count of
+the whole step`, clip, check that everything is finite, step the optimizers, log one line. Nothing else happens here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +18,22 @@ from typing import Any
 
 import torch
 
-from phikit.jobs.progress import bar
+from phikit.model.layout import Layout
+from phikit.model.parallel import parallelize, whole_network
+from phikit.model.ranks import Ranks
 from phikit.model.transformer import Transformer
 from phikit.records.ids import seed_of
-from phikit.records.io import write_text
 from phikit.train import checkpoint
-from phikit.train.objectives import DirectPreference, LanguageModeling, Rows
+from phikit.train.feed import Feed, Rows, Share
+from phikit.train.metrics import Watch, log_skipped
+from phikit.train.objectives import DirectPreference, LanguageModeling
 from phikit.train.optim import OptimConfig, Optimizers, lr_factor
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`rows` a step (pairs, in DPO), `micro` rows of context tokens in one forward pass; `precision` bf16 keeps
-    fp32 master weights."""
+    """`rows` a step (pairs, in DPO) over all ranks, `micro` rows of context tokens in one forward pass of a rank.
+    `skip` steps whose loss or gradient is no number may be left out; one more stops the run."""
 
     steps: int
     rows: int
@@ -40,9 +43,11 @@ class TrainConfig:
     decay: float = 0.98
     final_lr: float = 0.0
     clip: float = 1.0
-    precision: str = "bf16"
+    layout: Layout = field(default_factory=Layout)
     checkpoint_seconds: float = 60.0
     seed: int = 0
+    skip: int = 0
+    keep: int = 2  # checkpoints
 
 
 class Interrupted(RuntimeError):
@@ -61,101 +66,133 @@ class Trainer:
         rows: Rows,
         config: TrainConfig,
         work: Path,
-        optim_state: list[dict] | None = None,
+        moments: Path | None = None,
     ) -> None:
-        """`work` holds checkpoints of an unfinished run; `optim_state` are moments kept from an earlier stage."""
-        self.model, self.objective, self.rows, self.config, self.work = model, objective, rows, config, work
+        """`work` holds checkpoints of an unfinished run; `moments` is the folder in which an earlier stage left
+        those of its optimizer. Takes the model over: it is laid out on the ranks, `network` gives it back. Raises
+        ValueError where the layout fits neither the network nor the rows."""
+        self.objective, self.config, self.work = objective, config, work
+        self.ranks = Ranks(config.layout)
+        objective.check(config)
+        # The shapes of trees of pairs are others in every step: compiled blocks would be compiled again and again.
+        parallelize(model, self.ranks, compile=objective.shapes_repeat)
+        self.model, self.device = model, self.ranks.device
+        self.feed = Feed(rows, objective, config.micro, self.ranks)
         self.optimizers = Optimizers(model, config.optim)
-        if optim_state is not None:
-            self.optimizers.load_state_dict(optim_state)
-        self.step, self.tokens, self.log = 0, 0, []
-        if state := checkpoint.load(work):
-            _restore(model, state["model"])
-            self.optimizers.load_state_dict(state["optim"])
-            self.step, self.tokens, self.log = state["step"], state["tokens"], json.loads(state["log"])
+        self.saver = checkpoint.Saver(work, self.ranks, config.keep)
+        self.step, self.tokens, self.skipped = 0, 0, 0
+        self.log: list[dict[str, Any]] = []
+        self.watch = Watch(model.config, config.layout, self.ranks)
+        if moments is not None:
+            checkpoint.read_tensors(moments, self.optimizers.state(), self.ranks)
+        if found := checkpoint.newest(work, self.ranks):
+            place, meta = found
+            checkpoint.read_tensors(place, self._tensors(), self.ranks)
+            self.step, self.tokens, self.skipped = meta["step"], meta["tokens"], meta["skipped"]
+            self.log = json.loads(meta["log"])  # as text: it keeps the order of the keys
 
-    def run(self, label: str) -> list[dict[str, Any]]:
-        """Trains to `config.steps`; returns the log rows (step, tokens, loss, lr, grad_norm, shown sums)."""
-        c = self.config
+    def run(self, label: str, until: int | None = None) -> list[dict[str, Any]]:
+        """Trains to step `until`, or to `config.steps`, which the schedule is for; returns the log rows (step, tokens,
+        loss, lr, grad_norm, shown sums)."""
+        c, last = self.config, self.config.steps if until is None else until
         saved = time.monotonic()
         self.model.train()
-        with _signals() as stop, bar(label, total=c.steps, unit="steps") as b:
-            b.advance(self.step)
-            while self.step < c.steps:
-                row = self._step()
-                b.advance(1, loss=f"{row['loss']:.3f}")
-                late = time.monotonic() - saved >= c.checkpoint_seconds
-                if stop.requested or (late and self.step < c.steps):
+        with _signals() as stop, self.watch.show(label, self.step, last):
+            while self.step < last:
+                self.watch.begin(self.tokens)
+                row, share = self._step()
+                self.watch.end(row, share)
+                self.saver.poll()
+                late = time.monotonic() - saved >= c.checkpoint_seconds and self.step < last
+                wanted = self.ranks.any(2 * bool(stop.requested) + late)
+                if wanted:
                     self.save()
                     saved = time.monotonic()
-                if stop.requested:
+                if wanted >= 2:
+                    self.saver.finish()
                     raise Interrupted(
                         f"{label} was stopped at step {self.step} of {c.steps}; its state is saved"
                     )
+        self.saver.finish()
         return self.log
 
-    def _step(self) -> dict[str, Any]:
+    def _step(self) -> tuple[dict[str, Any], Share]:
         c = self.config
         torch.manual_seed(seed_of(c.seed, self.step))  # dropout of a resumed run is that of an unbroken one
-        batch = self.rows.batch(self.step * c.rows, c.rows)
-        count = max(self.objective.count(batch), 1e-9)
-        total, shown, tokens = 0.0, {}, 0
-        for part in batch.parts(c.micro):
-            with torch.autocast("cpu", torch.bfloat16, enabled=c.precision == "bf16"):
-                sums = self.objective(self.model, part)
-            (sums.total / count).backward()
-            total += float(sums.total.detach())
-            tokens += part.size
-            for k, v in sums.shown.items():
-                shown[k] = shown.get(k, 0.0) + v
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip))
-        loss = total / count
-        if not (abs(loss) < float("inf") and norm < float("inf")):
-            raise NonFinite(
-                f"step {self.step}: loss {loss}, gradient norm {norm}; rows from {sorted(set(batch.source))}"
-            )
+        share = self.feed.take(self.step * c.rows, c.rows)
+        count, tokens = self.ranks.sum([share.count, share.tokens])
+        count = max(count, 1e-9)
+        totals: list[torch.Tensor] = []
+        shown: dict[str, torch.Tensor] = {}
+        for i, part in enumerate(share.parts):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=c.layout.precision == "bf16"):
+                sums = self.objective(self.model, part, self.ranks)
+            if c.layout.replicas > 1:  # once a step: until then each replica adds up its own
+                self.model.set_requires_all_reduce(i == len(share.parts) - 1)  # type: ignore[operator]
+            real = i < share.real  # the others run along, since every rank must
+            (sums.total / count if real else sums.total * 0.0).backward()
+            if real:
+                totals.append(sums.total.detach().double())
+                for k, v in sums.shown.items():
+                    shown[k] = shown.get(k, 0.0) + v.double()
+        # Until here the device was never waited for.
+        norm = float(_plain(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)))
+        own = sum(totals, torch.zeros((), dtype=torch.float64, device=self.device))
+        keys = self.objective.shows
+        loss, *sums_shown = (
+            v / count for v in self.ranks.sum([own, *(shown.get(k, 0.0) for k in keys)], cp=True)
+        )
         factor = lr_factor(self.step, c.steps, warmup=c.warmup, decay=c.decay, final=c.final_lr)
-        self.optimizers.step(factor)
+        row = {"step": self.step + 1, "loss": loss, "lr": c.optim.lr * factor, "grad_norm": norm}
+        if abs(loss) < float("inf") and norm < float("inf"):
+            self.optimizers.step(factor)
+        else:
+            self._not_finite(row, share, totals)
         self.step += 1
-        self.tokens += tokens
-        row = {
-            "step": self.step,
-            "tokens": self.tokens,
-            "loss": loss,
-            "lr": c.optim.lr * factor,
-            "grad_norm": norm,
-        }
-        row |= {k: v / count for k, v in shown.items()}
-        self.log.append(row)
-        return row
+        self.tokens += round(tokens)
+        row = {"step": self.step, "tokens": self.tokens, **row, **dict(zip(keys, sums_shown))}
+        if not row.get("skipped"):
+            self.log.append(row)
+        return row, share
+
+    def _not_finite(self, row: dict[str, Any], share: Share, totals: list[torch.Tensor]) -> None:
+        """Leaves the step out, or stops; either way the rows of the passes that went wrong are written down."""
+        bad = [i for i, total in enumerate(totals) if not torch.isfinite(total)]
+        found = log_skipped(self.work, self.ranks, row, share, bad)
+        self.skipped += 1
+        if self.skipped > self.config.skip:
+            raise NonFinite(
+                f"step {self.step}: loss {row['loss']}, gradient norm {row['grad_norm']}; rows from "
+                f"{sorted(set(share.source))}, written down in {found}; `skip` lets a run leave out such steps"
+            )
+        for p in self.model.parameters():
+            p.grad = None
+        row["skipped"] = True
 
     def save(self) -> None:
-        state = {
-            "model": {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad},
-            "optim": self.optimizers.state_dict(),
-            "tokens": self.tokens,
-            "log": json.dumps(self.log),
-        }
-        checkpoint.save(self.work, self.step, state)
+        """Begins a checkpoint; training goes on while it is written."""
+        meta = {"tokens": self.tokens, "skipped": self.skipped, "log": json.dumps(self.log)}
+        self.saver.begin(self.step, self._tensors(), meta)
+
+    def _tensors(self) -> checkpoint.State:
+        """What is trained (with adapters, the adapters alone) and its moments."""
+        trained = {f"model/{n}": p.detach() for n, p in self.model.named_parameters() if p.requires_grad}
+        return trained | {f"optim/{k}": v for k, v in self.optimizers.state().items()}
+
+    def save_moments(self, folder: Path) -> None:
+        """The optimizer's moments for a later stage."""
+        if self.ranks.first:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.ranks.wait()
+        checkpoint.write_tensors(folder, self.optimizers.state(), self.ranks).result()
+
+    def network(self) -> Transformer | None:
+        """The trained network on the CPU of rank 0, None on other ranks; training cannot go on after it."""
+        return whole_network(self.model, self.ranks)
 
 
-def _restore(model: Transformer, saved: dict[str, torch.Tensor]) -> None:
-    """What is trained: with adapters, the adapters alone."""
-    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    if trained.keys() != saved.keys():
-        raise ValueError("the checkpoint holds other parameters; set `lora` to what it had, or remove .work")
-    with torch.no_grad():
-        for name, p in trained.items():
-            p.copy_(saved[name])
-
-
-def write_log(path: Path, log: list[dict[str, Any]]) -> None:
-    """metrics.jsonl: no times in it, so that equal runs give equal bytes."""
-    write_text(path, "".join(json.dumps({k: _round(v) for k, v in row.items()}) + "\n" for row in log))
-
-
-def _round(value: Any) -> Any:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+def _plain(x: torch.Tensor) -> torch.Tensor:
+    return x.full_tensor() if hasattr(x, "full_tensor") else x  # type: ignore[operator]
 
 
 class _Stop:
@@ -174,7 +211,7 @@ def _signals() -> Iterator[_Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
+    previous: Mapping[Any, Any] = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:

@@ -60,9 +60,10 @@ def selftest() -> list[Attack]:
 
 
 def _attacks() -> Iterator[Attack]:
-    with socket.create_server(("127.0.0.1", 0)) as server, _secret() as secret:
+    with socket.create_server(("127.0.0.1", 0)) as server, _abstract() as name, _secret() as secret:
         port, pid = server.getsockname()[1], os.getpid()
         yield _raises("network", f"import socket; socket.create_connection(('127.0.0.1', {port}), 2)")
+        yield _raises("local socket", f"import socket; socket.socket(socket.AF_UNIX).connect({name!r})")
         yield _raises("read /etc/shadow", "open('/etc/shadow').read()")
         yield _raises("read the user's files", f"open({str(secret)!r}).read()")
         yield _raises("list a folder of the user's", f"import os; os.listdir({str(secret.parent)!r})")
@@ -95,6 +96,15 @@ def _raises(name: str, attempt: str, cpu_seconds: int = 1) -> Attack:
     result = sandbox.run(program + "else:\n    print('ESCAPED')\n", limits=limits)
     contained = result.status == "ok" and "ESCAPED" not in result.stdout
     return Attack(name, contained, (result.stdout or result.stderr or result.status).strip()[-200:])
+
+
+@contextlib.contextmanager
+def _abstract() -> Iterator[str]:
+    """The name of a listening local socket without a file: only a network namespace keeps a program from it."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("")  # the kernel chooses a free name
+        server.listen()
+        yield server.getsockname().decode("latin-1")
 
 
 @contextlib.contextmanager

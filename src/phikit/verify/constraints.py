@@ -2,8 +2,11 @@
 
     keeps("length_constraints:number_words", "one two three", num_words=3, relation="at least")
 
-One checker for training pairs (`preference/instructions.py`) and for evaluation. Keyword arguments are IFEval's.
-`relation` is "less than" or "at least", and here also "exactly".
+One checker for training pairs (`preference/instructions.py`) and for evaluation (`evals/metrics/ifeval.py`), with the
+decisions of IFEval's own checkers, odd ones too, so that scores compare: a postscript may stand anywhere, `- - -` is a
+bullet. benchmarks/ifeval_parity.py measures the agreement. What differs on purpose: keywords are text and no patterns,
+the language of a text in capitals is not looked at, and languages and sentences are found by other means. Keyword
+arguments are IFEval's. `relation` is "less than" or "at least", and here also "exactly".
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _WORD = re.compile(r"\w+")
-_ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|No|Inc|Ltd)\.", re.IGNORECASE)
+_ABBREVIATION = re.compile(
+    r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|Inc|Ltd|Col|Gen|Sen|Rep|Gov|Mt|a\.m|p\.m|U\.S|[A-Z])\."
+)
+_TOKEN = re.compile(r"[^\s,;:@#$%&?!()\[\]{}<>\"'`]+")  # a word with its dots and hyphens
 _OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 
@@ -36,10 +42,10 @@ def words(text: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences: ended by . ! or ? before a blank or the end; a line without an end counts as one too. Usual
-    abbreviations and numbers do not end one."""
+    """Sentences: ended by . ! or ? before white space or the end. Usual abbreviations, initials and numbers do not end
+    one, and neither does the end of a line, as in the tokenizer (Punkt) that IFEval counts with."""
     text = _ABBREVIATION.sub(lambda m: m[0].replace(".", "\0"), text)
-    parts = [p for line in text.splitlines() for p in re.split(r"(?<=[.!?])[\"')\]]*\s+", line)]
+    parts = re.split(r"(?<=[.!?])[\"')\]*]*\s+", text)
     return [p.replace("\0", ".") for p in parts if _WORD.search(p)]
 
 
@@ -97,24 +103,27 @@ def _paragraphs(text: str, num_paragraphs: int) -> bool:
 
 
 def _nth_first_word(text: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
-    parts = [p.strip() for p in re.split(r"\n\n", text) if p.strip()]
-    if len(parts) != int(num_paragraphs) or not 1 <= int(nth_paragraph) <= len(parts):
+    """The paragraph is counted with empty ones, their number without, as IFEval does."""
+    parts = [p.strip() for p in text.split("\n\n")]
+    full, nth = sum(map(bool, parts)), int(nth_paragraph)
+    if full != int(num_paragraphs) or not 1 <= nth <= full or not parts[nth - 1]:
         return False
-    first = _WORD.search(parts[int(nth_paragraph) - 1])
-    return first is not None and first[0].lower() == first_word.lower()
+    word = parts[nth - 1].split()[0].lstrip("'").lstrip('"')
+    return re.split(r"[.,?!'\"]", word)[0].lower() == first_word.lower()
 
 
 def _placeholders(text: str, num_placeholders: int) -> bool:
-    return len(re.findall(r"\[[^\[\]]*\]", text)) >= int(num_placeholders)
+    return len(re.findall(r"\[.*?\]", text)) >= int(num_placeholders)
 
 
 def _postscript(text: str, postscript_marker: str) -> bool:
-    letters = r"\.?\s?".join(re.escape(c) for c in postscript_marker if c.isalpha())
-    return bool(re.search(rf"^\s*{letters}\.?[:\s].*\S", text, re.IGNORECASE | re.MULTILINE))
+    usual = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
+    return bool(re.search(usual.get(postscript_marker, re.escape(postscript_marker)), text, re.IGNORECASE))
 
 
 def _bullets(text: str, num_bullets: int) -> bool:
-    return len(re.findall(r"^\s*(?:\*(?!\*)|-(?!-))[^\n]*\w", text, re.MULTILINE)) == int(num_bullets)
+    """Lines that begin with one `*` and another character, or with `-`."""
+    return len(re.findall(r"^\s*(?:\*[^*].*|-.*)$", text, re.MULTILINE)) == int(num_bullets)
 
 
 def _constrained(text: str) -> bool:
@@ -122,8 +131,8 @@ def _constrained(text: str) -> bool:
 
 
 def _highlights(text: str, num_highlights: int) -> bool:
-    single = [h for h in re.findall(r"(?<!\*)\*([^\n*]+)\*(?!\*)", text) if h.strip()]
-    double = [h for h in re.findall(r"\*\*([^\n*]+)\*\*", text) if h.strip()]
+    single = [h for h in re.findall(r"\*([^\n*]*)\*", text) if h.strip()]
+    double = [h for h in re.findall(r"\*\*([^\n*]*)\*\*", text) if h.strip()]
     return len(single) + len(double) >= int(num_highlights)
 
 
@@ -132,16 +141,18 @@ def _sections(text: str, section_spliter: str, num_sections: int) -> bool:
 
 
 def _json(text: str) -> bool:
-    bare = re.sub(r"^```(?:json)?\s*|\s*```$", "", text.strip(), flags=re.IGNORECASE)
+    bare = text.strip()
+    for mark in ("```json", "```Json", "```JSON", "```"):
+        bare = bare.removeprefix(mark)
     try:
-        json.loads(bare)
+        json.loads(bare.removesuffix("```").strip())
     except (ValueError, RecursionError):
         return False
     return True
 
 
 def _title(text: str) -> bool:
-    return any(t.strip() for t in re.findall(r"<<([^<>\n]+)>>", text))
+    return any(t.lstrip("<").rstrip(">").strip() for t in re.findall(r"<<[^\n]+>>", text))
 
 
 def _two(text: str) -> bool:
@@ -168,7 +179,7 @@ def _quoted(text: str) -> bool:
 
 
 def _capital_words(text: str, capital_frequency: int, capital_relation: str = "at least") -> bool:
-    return _related(sum(w.isupper() for w in words(text)), capital_relation, int(capital_frequency))
+    return _related(sum(w.isupper() for w in _TOKEN.findall(text)), capital_relation, int(capital_frequency))
 
 
 KINDS: Mapping[str, Callable[..., bool]] = {

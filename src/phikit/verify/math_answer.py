@@ -42,6 +42,8 @@ _CHATTER = re.compile(
     r"|(?:don't|do not|cannot|can't|can not|not) (?:know|sure|certain|tell|determine|answer|say)|impossible to)\b",
     re.IGNORECASE,
 )
+# "If 5/6 are eaten, 30 - 25 = 5 are left" supposes the first half only.
+_CONDITION = re.compile(r"^\s*if\b.*?,\s+(?=.*\d)", re.IGNORECASE | re.DOTALL)
 _AGAIN = re.compile(r"\s*(?:[,;]|\bor\b|\band\b)*\s*\$?", re.IGNORECASE)
 _HEDGE = re.compile(r"\b(?:or|and|to|through)\b|[,/]|\bbetween\b", re.IGNORECASE)
 
@@ -194,7 +196,8 @@ def _boxed(text: str) -> list[tuple[int, str | None]]:
 
 
 def _last_number(text: str) -> str | None:
-    for sentence in reversed([s for s in re.split(r"(?<=[.!?])\s+|\n", text) if s.strip()]):
+    for whole in reversed([s for s in re.split(r"(?<=[.!?])\s+|\n", text) if s.strip()]):
+        sentence = _CONDITION.sub("", whole)
         if sentence.rstrip().endswith("?") or _CHATTER.search(sentence):
             continue
         denied = [x for m in _DENIED.finditer(sentence) for x in _LAST.findall(m[0])]

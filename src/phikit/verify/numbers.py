@@ -20,8 +20,9 @@ _VALUE = re.compile(
     rf"|(?P<plain>{NUMBER})(?P<exp>{_EXPONENT})?"
 )
 # A unit: words, degree and currency signs, powers as in "cm^2". Any other digit or operator means an expression.
+# Possessive throughout: letters that could be split in many ways would take for ever where the text does not end here.
 _UNIT = re.compile(
-    r"\s*(?P<percent>%|percent\b)?(?P<words>\s*(?:[^\W\d_]+(?:\^?[23])?|[\u00b0$\u20ac\u00a3\u00a5'/ .-])*)"
+    r"\s*+(?P<percent>%|percent\b)?+(?P<words>\s*+(?:[^\W\d_]++(?:\^?[23])?+|[\u00b0$\u20ac\u00a3\u00a5'/ .-])*+)"
 )
 _CONNECTS = re.compile(r"\b(?:and|or|to|not|plus|minus|times|vs)\b", re.IGNORECASE)
 _FRAC = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]+)\}\s*\{([^{}]+)\}|(\d)\s*(\d))")

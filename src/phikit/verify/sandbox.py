@@ -33,6 +33,7 @@ Mode = Literal["user", "root"]
 
 WALL_FACTOR = 10  # wall limit = this times the CPU limit: a loaded machine is not the program's fault
 SIGXCPU, SIGKILL = 24, 9
+REFERENCE_SECONDS = 0.045  # CPU seconds of _REFERENCE on one core of an AMD EPYC of 2023
 _FIRST_UID, _UIDS = 61_000, 4_000
 _slots = itertools.count()
 
@@ -89,6 +90,16 @@ exec(_code, {"__name__": "__main__", "__builtins__": __builtins__})
 """
 
 
+_REFERENCE = """
+import time
+begin, total = time.process_time(), 0
+for i in range(400_000):
+    total += i * i % 7
+" ".join(str(i) for i in range(20_000)).split().sort()
+print(time.process_time() - begin)
+"""
+
+
 def available() -> str | None:
     """None where the sandbox works, else why not, with the fix."""
     mode = _mode()
@@ -101,6 +112,17 @@ def run(program: str, *, stdin: str = "", limits: Limits | None = None) -> Resul
     if mode not in ("user", "root"):
         return Result("no_sandbox", stderr=mode)
     return _run(program, stdin, limits or Limits(), mode)  # type: ignore[arg-type]
+
+
+@functools.cache
+def slowness() -> float:
+    """How much longer this machine's CPU takes for a fixed program than the one that time limits are written for; at
+    least 1. A caller multiplies its CPU limit by it, so that a slow machine is not taken for a slow program. 1 where no
+    sandbox works. Measured once per process, the median of three runs."""
+    if available() is not None:
+        return 1.0
+    seconds = sorted(float(run(_REFERENCE, limits=Limits(cpu_seconds=20)).stdout or "nan") for _ in range(3))
+    return max(1.0, seconds[1] / REFERENCE_SECONDS)
 
 
 @functools.cache

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from phikit.recipe.context import StageContext
 
-NEEDS = ("tokenizer", "dpo1", "judged")
+NEEDS = ("init|tokenizer", "dpo1", "judged")
+VOLATILE = ("speed.jsonl",)  # it holds seconds
 KEEP = ("reference.safetensors",)  # keyed by content: serves again where only beta or the rate changed
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from phikit.recipe.context import StageContext
 from phikit.records.io import read_json, write_json, write_jsonl
 
-NEEDS = ("corpus", "synth", "pretrain", "midtrain", "sft", "dpo1", "dpo2")
+NEEDS = ("questions|corpus", "questions|synth", "init|pretrain", "init|midtrain", "sft", "dpo1", "dpo2")
 KINDS = {"sft": "chat", "pretrain": "base", "midtrain": "base", "dpo1": "chat", "dpo2": "chat"}
 ORDER = (
     "pretrain",
@@ -22,20 +22,27 @@ ORDER = (
 
 def run(ctx: StageContext) -> dict[str, Any]:
     """Writes scores, comparisons and contamination (.json), samples.jsonl and rows.jsonl.zst. Each
-    finished checkpoint is kept in `ctx.work`, so a killed stage goes on with the next one."""
-    from phikit.evals.compare import comparisons
-    from phikit.evals.contamination import contamination, training_texts
-    from phikit.evals.run import load_items
-    from phikit.evals.task import Settings
+    finished checkpoint is kept in `ctx.work`, so a killed stage goes on with the next one. A recipe that began with
+    somebody's own model is measured by its own questions instead of the closed world's tasks."""
+    if "questions" in ctx.inputs:
+        from phikit.recipe.own_eval import run_questions
+
+        return run_questions(ctx)
+    from phikit.evals.contamination import training_texts
+    from phikit.evals.world.overlap import contamination
+    from phikit.evals.world.pairs import comparisons
+    from phikit.evals.world.plan import Settings
+    from phikit.evals.world.run import load_items
 
     c: Any = ctx.config
+    network: Any = ctx.recipe.model  # a recipe without `init` has one
     settings = Settings(
         problems=c.problems,
         samples=c.samples,
         temperature=c.temperature,
         max_tokens=c.max_tokens,
         documents=c.bits_documents,
-        window=ctx.recipe.model.context,
+        window=network.context,
         seed=ctx.seed,
     )
     data, heldout = ctx.inputs["synth"].path / "heldout", ctx.file("corpus", "heldout.jsonl.zst")
@@ -46,7 +53,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
         if not path.exists():
             reference = done["sft"]["references"] if name != "sft" else None
             folder = ctx.inputs[name].path / "hf"
-            write_json(path, _checkpoint(folder, name, kind, data, heldout, held, settings, reference))
+            write_json(
+                path, _checkpoint(folder, name, kind, data, heldout, held, settings, reference, ctx.device)
+            )
         done[name] = read_json(path)
 
     scores = [s for n in ORDER for s in done[n]["scores"]]
@@ -72,13 +81,13 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
 
 def _checkpoint(
-    folder: Path, name: str, kind: Any, data, heldout, held, settings, reference
+    folder: Path, name: str, kind: Any, data, heldout, held, settings, reference, device: str | None
 ) -> dict[str, Any]:
     from phikit.engine.torch_engine import TorchEngine
-    from phikit.evals.run import evaluate
-    from phikit.evals.samples import samples
+    from phikit.evals.world.run import evaluate
+    from phikit.evals.world.samples import samples
 
-    engine = TorchEngine.from_folder(folder)
+    engine = TorchEngine.from_folder(folder, device=device)
     try:
         # Long recall is asked of every checkpoint, beyond its own context too (RoPE has no end):
         # midtraining is measured against that.

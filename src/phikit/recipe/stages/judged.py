@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from phikit.preference.rollouts import Question
     from phikit.recipe.context import StageContext
 
-NEEDS = ("synth", "sft", "dpo1")
+NEEDS = ("questions|synth", "sft", "dpo1")
 KEEP = ("requests",)
 
 
@@ -21,18 +21,19 @@ def run(ctx: StageContext) -> dict[str, Any]:
     start."""
     from phikit.ask.budget import Budget
     from phikit.preference.judging import JudgingCounts, judged_pairs
-    from phikit.preference.rollouts import Question
+    from phikit.preference.questions import question_of
     from phikit.records import to_row
     from phikit.records.io import read_jsonl, write_jsonl
 
     c: Any = ctx.config
-    rows = list(read_jsonl(ctx.file("synth", "questions.jsonl.zst")))[-c.prompts :]
-    questions = [Question(r["id"], r["question"], r["answer"], r["kind"]) for r in rows]
+    world = "questions" not in ctx.inputs
+    rows = list(read_jsonl(ctx.file(ctx.one("questions", "synth"), "questions.jsonl.zst")))[-c.prompts :]
+    questions = [question_of(r) for r in rows]
     budget = Budget(tokens=ctx.recipe.teacher.budget or None)
     replies = _replies(ctx, questions, budget)
     counts = JudgingCounts()
     if c.judge == "verifier":
-        marks = {q.id: [[_verified(r, q) for r in replies[q.id]]] for q in questions}
+        marks = {q.id: [[verified(r, q, world) for r in replies[q.id]]] for q in questions}
         counts.judged = len(marks)
     else:
         marks = _ask_judge(ctx, questions, replies, budget, counts)
@@ -69,10 +70,10 @@ def _replies(ctx: StageContext, questions: list[Question], budget) -> dict[str, 
     sampling = {"temperature": c.temperature, "max_tokens": c.max_tokens, "seed": ctx.seed}
     for stage, n in (("dpo1", c.samples), ("sft", c.others)):
         if n:
-            engine = TorchEngine.from_folder(ctx.inputs[stage].path)
+            engine = TorchEngine.from_folder(ctx.inputs[stage].path, device=ctx.device)
             given.append(judged.answers(engine, questions, responder=stage, n=n, **sampling))
     for spec in c.responders:
-        own = TorchEngine.from_folder(ctx.inputs["dpo1"].path)
+        own = TorchEngine.from_folder(ctx.inputs["dpo1"].path, device=ctx.device)
         with open_teacher(
             spec, log=ctx.out / "requests", budget=budget, parallel=ctx.recipe.teacher.slots
         ) as asked:
@@ -97,15 +98,17 @@ def _ask_judge(ctx: StageContext, questions, replies, budget, counts) -> dict[st
         return judge_prompts(asked, questions, replies, swap=c.swap, seed=ctx.seed, counts=counts)
 
 
-def _verified(reply: Reply, q: Question) -> Marks:
+def verified(reply: Reply, q: Question, world: bool = True) -> Marks:
     """The closed world's own judge: it checks the answer and every written sum, and gives no points for what it
-    cannot check. Of other kinds of question only the answer can be checked."""
+    cannot check. Of other kinds of question only the answer can be checked; outside the closed world also that the
+    reply ends and does not repeat itself."""
     from phikit.preference.judged import Marks
     from phikit.preference.questions import is_right
     from phikit.verify import worked
 
-    if q.kind != "math":
-        return Marks(5.0 if is_right(q, reply.text) else 1.0, 3.0, 3.0)
+    if q.kind != "math" or not world:
+        style = 3.0 if world else 1.0 + 2.0 * reply.stopped + 2.0 * (not worked.repeats(reply.text))
+        return Marks(5.0 if is_right(q, reply.text) else 1.0, style, 3.0)
     w = worked.points(reply.text, q.answer)
     accuracy = 5.0 if w.right else 1.0
     style = 1.0 + 2.0 * (w.stated and reply.stopped) + 2.0 * (not worked.repeats(reply.text))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from phikit.recipe.context import StageContext
 
 NEEDS = ("tokenizer", "mixture", "pretrain")
+VOLATILE = ("speed.jsonl",)  # it holds seconds
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         fractions[source] = fractions.get(source, 0.0) + f * (1 - c.long)
     steps = t.steps_of(ctx)
     rows = t.language_rows(ctx, {1.0: fractions}, steps)
-    state = t.load_optimizer(ctx.inputs["pretrain"].path / t.OPTIM_FILE) if c.keep_optimizer else None
+    state = ctx.inputs["pretrain"].path / t.MOMENTS if c.keep_optimizer else None
     config = t.train_config(ctx, steps, c.batch, c.micro or c.batch)
     counts = t.train(ctx, t.network_of(ctx, "pretrain"), LanguageModeling(), rows, config, state)
     return counts | {"epochs": {s: round(e, 3) for s, e in rows.order.epochs(steps * c.batch).items()}}

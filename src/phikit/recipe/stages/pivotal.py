@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from phikit.recipe.context import StageContext
 
-NEEDS = ("synth", "sft")
-SHOWN_ANSWERS = 40
+NEEDS = ("questions|synth", "sft")
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -22,13 +21,12 @@ def run(ctx: StageContext) -> dict[str, Any]:
     from phikit.records.io import read_jsonl
 
     c: Any = ctx.config
-    engine = TorchEngine.from_folder(ctx.inputs["sft"].path)
-    rows = islice(read_jsonl(ctx.file("synth", "questions.jsonl.zst")), c.questions)
+    engine = TorchEngine.from_folder(ctx.inputs["sft"].path, device=ctx.device, name="sft")
+    rows = islice(read_jsonl(ctx.file(ctx.one("questions", "synth"), "questions.jsonl.zst")), c.questions)
     config = SearchConfig(c.gap, c.low, c.high, c.trajectories, c.rollouts, c.error, c.certified)
     sampling = pts.Sampling(c.temperature, c.top_p, c.max_tokens, c.budget, ctx.seed)
     result, card = pts.run(
-        engine, [question_of(r) for r in rows], ctx.out, config, sampling, work=ctx.work, identity="sft",
-        answers=SHOWN_ANSWERS,
+        engine, [question_of(r) for r in rows], ctx.out, config, sampling, work=ctx.work, identity="sft"
     )  # fmt: skip
     if not card["pairs"]:
         raise ValueError(

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from phikit.recipe.context import StageContext
 
 NEEDS = ("tokenizer", "mixture")
+VOLATILE = ("speed.jsonl",)  # it holds seconds
 
 
 def run(ctx: StageContext) -> dict[str, Any]:

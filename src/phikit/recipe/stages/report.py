@@ -12,9 +12,10 @@ from phikit.records.io import read_json, write_json, write_text
 from phikit.report.build import build
 
 USES = (
-    "corpus", "synth", "tokenizer", "mixture", "pretrain", "midtrain", "sft", "pivotal", "dpo1", "judged",
-    "dpo2", "eval", "export",
+    "init", "questions", "corpus", "synth", "tokenizer", "mixture", "pretrain", "midtrain", "sft", "pivotal", "dpo1",
+    "judged", "dpo2", "eval", "export",
 )  # fmt: skip
+OWN = ("init", "questions")  # of recipes that begin with somebody's own model
 VOLATILE = ("report.html", "report.json")  # they hold seconds
 
 
@@ -44,7 +45,7 @@ def stages_of(run_folder: Path) -> list[dict[str, Any]]:
     path = run_folder / "timings.json"
     rows = {r["name"]: r for r in read_json(path)["stages"]} if path.exists() else {}
     out = []
-    for name in rows or USES:
+    for name in rows or [n for n in USES if n not in OWN or (run_folder / n).is_dir()]:
         row = rows.get(name, {})
         found = artifact.load(run_folder / name)
         status = row.get("status", "done" if found else "not run")

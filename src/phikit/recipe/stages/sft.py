@@ -7,17 +7,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from phikit.recipe.context import StageContext
 
-NEEDS = ("tokenizer", "mixture", "midtrain")
+NEEDS = ("init|tokenizer", "questions|mixture", "init|midtrain")
+VOLATILE = ("speed.jsonl",)  # it holds seconds
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
     from phikit.recipe import training as t
     from phikit.train.objectives import LanguageModeling
 
-    c = ctx.config
+    c: Any = ctx.config
+    data, base = ctx.one("questions", "mixture"), ctx.one("init", "midtrain")
+    if not (ctx.inputs[data].path / "dialogs").is_dir():
+        raise ValueError(
+            "sft: there is nothing to train on: the questions have no solutions and questions.dialogs names no "
+            "file. Give solutions (rows with `solution`, or GSM8K's answers with ####), or a file of chats: "
+            "--set questions.dialogs=chats.jsonl"
+        )
     steps = t.steps_of(ctx)
     fractions = {"dialogs": 1 - sum(c.replay.values()), **c.replay}
     rows = t.language_rows(ctx, {1.0: fractions}, steps)
     config = t.train_config(ctx, steps, c.batch, c.micro or c.batch)
-    counts = t.train(ctx, t.network_of(ctx, "midtrain"), LanguageModeling(), rows, config, base="midtrain")
+    counts = t.train(ctx, t.network_of(ctx, base), LanguageModeling(), rows, config, base=base)
     return counts | {"epochs": {s: round(e, 3) for s, e in rows.order.epochs(steps * c.batch).items()}}

@@ -20,7 +20,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     from itertools import chain
 
     from phikit.jobs.progress import track
-    from phikit.records import Document, to_row
+    from phikit.records import Dialog, Document, to_row
     from phikit.records.io import write_jsonl
     from phikit.synth import world
 
@@ -28,9 +28,13 @@ def run(ctx: StageContext) -> dict[str, Any]:
     tests = world.heldout(config, ctx.recipe.seed)
     for task, items in tests.items():
         write_jsonl(ctx.out / "heldout" / f"{task}.jsonl", items)
-    flow_counts = _teach(ctx) if ctx.config.forms else {}
-    taught = _accepted(ctx) if ctx.config.forms else []
-    texts = (Document("\n".join(t.content for t in d.turns), "synthetic", d.meta, (d.id,)) for d in taught)
+    asks = bool(ctx.config.forms or ctx.config.sets)
+    flow_counts = _teach(ctx) if asks else {}
+    taught = _accepted(ctx, Dialog, "dialogs") if asks else []
+    written = _accepted(ctx, Document, "documents") if asks else []
+    texts = [Document("\n".join(t.content for t in d.turns), "synthetic", d.meta, (d.id,)) for d in taught]
+    texts += [d for d in written if d.source != "synthetic_long"]
+    long = [d for d in written if d.source == "synthetic_long"]
 
     by_source: dict[str, int] = {}
 
@@ -44,7 +48,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "documents": write_jsonl(
             ctx.out / "documents.jsonl.zst", rows(chain(world.documents(config, seed), texts))
         ),
-        "long": write_jsonl(ctx.out / "long.jsonl.zst", rows(world.long_documents(config, seed))),
+        "long": write_jsonl(
+            ctx.out / "long.jsonl.zst", rows(chain(world.long_documents(config, seed), long))
+        ),
         "dialogs": write_jsonl(
             ctx.out / "dialogs.jsonl.zst", rows(chain(world.dialogs(config, seed), taught))
         ),
@@ -75,7 +81,8 @@ def _teach(ctx: StageContext) -> Mapping[str, Any]:
     from phikit.records import Document, from_row
     from phikit.records.io import read_jsonl
     from phikit.synth import seeds
-    from phikit.synth.flows import FLOWS
+    from phikit.synth.command import flow_of, plan
+    from phikit.synth.flows import FLOWS, SEEDS
     from phikit.synth.run import run_flows
 
     c, teacher = ctx.config, ctx.recipe.teacher
@@ -90,12 +97,18 @@ def _teach(ctx: StageContext) -> Mapping[str, Any]:
         "self_revision": passages[2 * c.seeds :],
     }  # fmt: skip
     flows = {name: FLOWS[name] for name in c.forms if given[name]}
+    for name in c.sets:
+        what = plan(name, {})
+        found = _seeds(SEEDS[what.flow], documents, questions, c.seeds, ctx.seed)
+        given[name] = found
+        if found:
+            flows[name] = flow_of(what)
     budget = Budget(tokens=teacher.budget or None)
     with open_teacher(
         teacher.model, log=ctx.out / "requests", budget=budget, parallel=teacher.slots
     ) as asked:
         counts = dict(run_flows(flows, given, asked, out=ctx.out / "flows", concurrency=teacher.slots))
-    for name in set(c.forms) - set(flows):
+    for name in {*c.forms, *c.sets} - set(flows):
         counts[name] = {"seeds": 0, "accepted": 0, "rejected": {"no seeds in the corpus": 1}}
     return counts
 
@@ -114,8 +127,24 @@ def _questions(ctx: StageContext) -> list[dict[str, Any]]:
     ]
 
 
-def _accepted(ctx: StageContext) -> list:
-    from phikit.records import Dialog, from_row
+def _seeds(kind: str, documents: list, questions: list, n: int, seed: int) -> list:
+    """Seeds of a data set out of the corpus: none for prompts, which a corpus does not hold."""
+    from phikit.synth import environments, seeds, sources
+
+    code, text = ([d for d in documents if d.source == s] for s in ("code", "text"))
+    if kind == "environment":
+        return environments.tasks(n, seed)
+    if kind == "function":
+        return seeds.functions(code, n, seed)
+    if kind in ("passage", "argument"):
+        return sources.passages(text, n, seed, argument=kind == "argument")
+    if kind == "page":
+        return sources.pages(text, n, seed)
+    return questions[:n] if kind == "question" else []
+
+
+def _accepted(ctx: StageContext, kind: type, name: str) -> list:
+    from phikit.records import from_row
     from phikit.records.io import read_jsonl
 
-    return [from_row(Dialog, r) for r in read_jsonl(ctx.out / "flows" / "dialogs.jsonl.zst")]
+    return [from_row(kind, r) for r in read_jsonl(ctx.out / "flows" / f"{name}.jsonl.zst")]

@@ -18,7 +18,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     from phikit.text.chat import TEMPLATE
     from phikit.text.tokenizer import Tokenizer
 
-    vocab = ctx.recipe.model.vocab
+    model: Any = ctx.recipe.model  # a recipe without `init` has one
+    vocab = model.vocab
     counts: dict[str, Any] = {}
     if ctx.config.kind == "cl100k":
         if vocab != cl100k.VOCAB:

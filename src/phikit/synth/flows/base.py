@@ -16,6 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Protocol
 
+from phikit.ask.structured import ReadCounts, chat_json
 from phikit.records.ids import content_id
 from phikit.records.types import Dialog, Document, Turn
 
@@ -37,7 +38,17 @@ class Answer(Protocol):
 
 
 class Ask(Protocol):
-    """The part of `ask.Teacher` that a flow needs. Raises `phikit.ask.budget.BudgetExhausted`."""
+    """The part of `ask.Teacher` (or `ask.cast.Cast`) that a flow needs. Raises
+    `phikit.ask.budget.BudgetExhausted`."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether answers can be held to a GBNF grammar; an endpoint takes a JSON schema only."""
+        ...
+
+    def role(self, name: str) -> Ask:
+        """Who plays the role: writer, solver, critic or judge."""
+        ...
 
     async def chat(
         self,
@@ -82,13 +93,13 @@ class Prompt:
 
 @functools.cache
 def prompt(name: str) -> Prompt:
-    """The template `synth/prompts/<name>.txt`; ValueError where it is not turns that end with the user's."""
-    text = (PROMPTS / f"{name}.txt").read_text(encoding="utf-8")
+    """The template `synth/prompts/<name>.md`; ValueError where it is not turns that end with the user's."""
+    text = (PROMPTS / f"{name}.md").read_text(encoding="utf-8")
     before, *parts = _HEAD.split(text)
     turns = tuple(Turn(role, body.strip()) for role, body in zip(parts[::2], parts[1::2]))  # type: ignore
     if before.strip() or not turns or turns[-1].role != "user":
         raise ValueError(
-            f"synth/prompts/{name}.txt: begin with '== system' or '== user' and end with a user's turn"
+            f"synth/prompts/{name}.md: begin with '== system' or '== user' and end with a user's turn"
         )
     return Prompt(name, content_id("prompt", text)[:12], turns)
 
@@ -104,21 +115,60 @@ class Recorder:
     keys: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     rejected: list[tuple[str, str]] = field(default_factory=list)
+    reads: ReadCounts = field(default_factory=ReadCounts)
 
-    async def say(self, name: str, values: Mapping[str, object], **options: Any) -> list[Answer]:
-        """The answers to prompt `name` filled with `values`; `options` go to `Ask.chat`. Raises TeacherFailed
-        where no answer came."""
+    async def say(
+        self,
+        name: str,
+        values: Mapping[str, object],
+        *,
+        role: str = "writer",
+        held: str | None = None,
+        **options: Any,
+    ) -> list[Answer]:
+        """The answers to prompt `name` filled with `values`; `options` go to `Ask.chat`. `held`: a GBNF grammar that
+        keeps a small local model on its task; an endpoint answers freely, and every check of the flow stands either
+        way. Raises TeacherFailed where no answer came."""
         template = prompt(name)
         turns = template.fill(**values)
-        answers = list(await self.ask.chat(turns, **options))
+        ask = self.ask.role(role)
+        if held is not None and ask.holds:
+            options["grammar"] = held
+        answers = list(await ask.chat(turns, **options))
         self.versions[name] = template.version
+        self._keep(turns, answers)
+        if all(a.finish in ("error", "refused") for a in answers):
+            raise TeacherFailed(answers[0].finish if answers else "error", name)
+        return answers
+
+    async def tell(
+        self,
+        name: str,
+        values: Mapping[str, object],
+        schema: Mapping[str, Any],
+        *,
+        role: str = "writer",
+        **options: Any,
+    ) -> Any | None:
+        """The JSON value of `schema` that answers a prompt; None where two answers could not be read, or where a string
+        is as long as the schema allows: the grammar cut it. Raises TeacherFailed where no answer came."""
+        template = prompt(name)
+        turns = template.fill(**values)
+        value, answer = await chat_json(self.ask.role(role), turns, schema, self.reads, **options)
+        self.versions[name] = template.version
+        self._keep(turns, [answer])
+        if answer.finish in ("error", "refused"):
+            raise TeacherFailed(answer.finish, name)
+        if value is not None and _filled(value, schema):
+            self.reads.drop("cut")
+            return None
+        return value
+
+    def _keep(self, turns: Sequence[Turn], answers: Sequence[Answer]) -> None:
         for answer in answers:
             self.steps.append((turns[-1].content, answer.text))
             if answer.key not in self.keys:
                 self.keys.append(answer.key)
-        if all(a.finish in ("error", "refused") for a in answers):
-            raise TeacherFailed(answers[0].finish if answers else "error", name)
-        return answers
 
     def reject(self, reason: str, detail: str = "") -> None:
         self.rejected.append((reason, detail[:400]))
@@ -133,7 +183,41 @@ class Recorder:
         return {**known, **scores}
 
     def outcome(self, *accepted: Document | Dialog) -> Outcome:
-        return Outcome(accepted, tuple(self.rejected), tuple(self.steps))
+        """What the seed gave. A record that says what a prompt's example says, and its seed does not, is rejected: a
+        small teacher likes to copy."""
+        kept = []
+        for record in accepted:
+            if run := self._copied(record):
+                self.reject("copies the prompt's example", run)
+            else:
+                kept.append(record)
+        return Outcome(tuple(kept), tuple(self.rejected), tuple(self.steps))
+
+    def _copied(self, record: Document | Dialog, n: int = 6) -> str:
+        """The first n words in a row that an answer shares with an example of its prompts, or ""."""
+        if isinstance(record, Dialog):
+            own = " ".join(t.content for t in record.turns if t.role == "assistant")
+        else:
+            own = record.text
+        shown = " ".join(
+            t.content for name in self.versions for t in prompt(name).turns if t.role == "assistant"
+        )
+        examples, seed = _runs(words(shown), n), _runs(words(self.seed.text), n)
+        return next((" ".join(r) for r in _runs(words(own), n) if r in examples and r not in seed), "")
+
+
+def _runs(w: Sequence[str], n: int) -> dict[tuple[str, ...], None]:
+    return dict.fromkeys(tuple(w[i : i + n]) for i in range(len(w) - n + 1))
+
+
+def _filled(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether some long string of a value (no `shapes.note`) has the greatest length that its schema allows."""
+    if isinstance(value, str):
+        return "description" not in schema and len(value) >= schema.get("maxLength", len(value) + 1) >= 40
+    if isinstance(value, dict):
+        inner = schema.get("properties", {})
+        return any(_filled(v, inner[k]) for k, v in value.items() if k in inner)
+    return isinstance(value, list) and any(_filled(v, schema.get("items", {})) for v in value)
 
 
 def gbnf_text(text: str) -> str:
@@ -165,6 +249,17 @@ def sentence_grammar(passage: str, first: Sequence[str] = (), most: int = 18, en
     either = lambda ws: " | ".join(map(gbnf_text, ws))
     rules = [f'root ::= first (" " word){{3,{most - 1}}} {gbnf_text(end)}', f"first ::= {either(starts)}"]
     return "\n".join([*rules, f"word ::= {either(have)}"])
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, in order."""
+    plain = " ".join(text.split())
+    return [s for s in re.split(r"(?<=[.!?])\s+(?=[\"'(A-Z0-9])", plain) if s]
+
+
+def numbered(parts: Sequence[str]) -> str:
+    """One part a line, each with its number, from 1."""
+    return "\n".join(f"{i}. {part}" for i, part in enumerate(parts, 1))
 
 
 def words(text: str) -> list[str]:

@@ -35,14 +35,14 @@ async def multi_agent(
             await recorder.say(
                 "agents_ask", {"passage": passage, "asked": asked},
                 temperature=0.5 + 0.2 * number, max_tokens=28, seed=number,
-                grammar=sentence_grammar(passage, WH, 14, "?"),
+                held=sentence_grammar(passage, WH, 14, "?"),
             )
         )[0]  # fmt: skip
         answer = (
             await recorder.say(
                 "agents_answer", {"passage": passage, "question": question.text},
                 temperature=0.0, max_tokens=36,
-                grammar=sentence_grammar(passage),
+                held=sentence_grammar(passage),
             )
         )[0]  # fmt: skip
         if reason := _problem(question.text, answer.text, answer.finish, passage, kept, words_in_text):
@@ -51,7 +51,7 @@ async def multi_agent(
         values = {"passage": passage, "answer": answer.text}
         quote = (
             await recorder.say(
-                "agents_evaluate", values, temperature=0.0, max_tokens=24, grammar=span_grammar(passage, 8)
+                "agents_evaluate", values, temperature=0.0, max_tokens=24, held=span_grammar(passage, 8)
             )
         )[0]
         if not _supported(question.text, answer.text, quote.text):

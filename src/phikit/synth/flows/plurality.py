@@ -12,7 +12,7 @@ from phikit.synth.flows.base import Ask, Outcome, Recorder
 from phikit.verify import math_answer
 
 # A step and the answer: free text gets a small teacher lost before it names a number.
-_GRAMMAR = """
+STEPS_GRAMMAR = """
 root ::= step+ "The answer is " number "."
 step ::= number (" " [-+*/] " " number)+ " = " number ". "
 number ::= [0-9] | [1-9] [0-9] | [1-9] [0-9] [0-9]
@@ -26,7 +26,7 @@ async def plurality(
     k: int = 5,
     temperature: float = 0.7,
     least: float = 0.5,
-    grammar: str | None = _GRAMMAR,
+    grammar: str | None = STEPS_GRAMMAR,
     max_tokens: int = 40,
 ) -> Outcome:
     """`seed` is a question with a number as its answer; accepts one Dialog whose answer is the plurality
@@ -38,7 +38,7 @@ async def plurality(
         n=k,
         temperature=temperature,
         max_tokens=max_tokens,
-        grammar=grammar,
+        held=grammar,
     )
     votes: list[tuple[str, str]] = []  # (answer, completion) of each sample whose answer can be read
     for answer in answers:

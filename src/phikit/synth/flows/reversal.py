@@ -6,7 +6,8 @@ functions run in the sandbox on the same generated inputs, and the share of equa
 what became of the arguments) counts, each different outcome with the same weight: a function that always says
 False must not pass for one that mostly does. Inputs come from trying: values of the builtin types are passed
 to the original, and those it takes are kept. Where no inputs are found, the syntax trees are compared
-instead. Without a sandbox nothing is run and the seed is counted as `not run: no sandbox`.
+instead. Where the docstring holds examples that the original passes, the regenerated code must pass them too.
+Without a sandbox nothing is run and the seed is counted as `not run: no sandbox`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import difflib
+import doctest
 import json
 import re
 from collections.abc import Mapping
@@ -22,7 +24,9 @@ from typing import Any
 from phikit.records.types import Dialog, Document, Turn
 from phikit.synth.flows.base import Ask, Outcome, Recorder, gbnf_text, repeats, words
 from phikit.verify import sandbox
+from phikit.verify.code import run_tests
 from phikit.verify.sandbox import Limits
+from phikit.verify.verdict import Verdict
 
 # Runs inside the sandbox. Outcomes are compared by repr; at most 12 inputs are kept for each value.
 _COMPARE = r"""
@@ -78,7 +82,7 @@ _BODY = r"""
  line* "\n    return " [^\n#]{1,70} "\n"
 line ::= "\n    " ([^ \n#r] | "r" [^e\n] | "re" [^t\n]) [^\n]{1,70} | "\n        " "    "? [^ \n#] [^\n]{1,70}
 """.strip()
-_TELL = r'root ::= "Return " [^\n.#`:]{10,120} "."'
+TELL = r'root ::= "Return " [^\n.#`:]{10,120} "."'
 
 
 async def reversal(seed: Document, ask: Ask, *, n: int = 4, fidelity: float = 0.9) -> Outcome:
@@ -89,25 +93,20 @@ async def reversal(seed: Document, ask: Ask, *, n: int = 4, fidelity: float = 0.
         recorder.reject("not run: no sandbox", reason)
         return recorder.outcome()
     name = str(seed.meta["name"]).lstrip("_")
-    original = _renamed(seed.text, name)
-    first, body = original.split("\n", 1)
-    doc = str(seed.meta.get("docstring", "")).strip().partition("\n\n")[0][:200].replace('"', "'")
-    shown = f'{first}\n    """{doc}"""\n{body}' if doc else original
-    values = {"code": shown, "name": name}
-    told = (
-        await recorder.say("reversal_instruction", values, temperature=0.0, max_tokens=40, grammar=_TELL)
-    )[0]
+    original = renamed(seed.text, name)
+    first = original.split("\n", 1)[0]
+    values = {"code": shown_source(original, seed.meta), "name": name}
+    told = (await recorder.say("reversal_instruction", values, temperature=0.0, max_tokens=40, held=TELL))[0]
     instruction = told.text.strip()
     if told.finish != "stop" or len(words(instruction)) < 5 or repeats(instruction, 5):
         recorder.reject("no usable instruction", instruction)
         return recorder.outcome()
     head = first.removeprefix("def ").rstrip(":")
-    grammar = f"root ::= {gbnf_text(first)} {_BODY}"
     answers = await recorder.say(
         "reversal_code", {"head": head, "instruction": instruction}, n=n, temperature=0.4, max_tokens=64,
-        grammar=grammar,
+        held=body_grammar(first),
     )  # fmt: skip
-    parsed = (_code(a.text, name) for a in answers if a.finish == "stop")
+    parsed = (one_function(a.text, name) for a in answers if a.finish == "stop")
     candidates = list(dict.fromkeys(c for c in parsed if c is not None))
     if not candidates:
         recorder.reject("regenerated code does not parse", answers[0].text)
@@ -122,12 +121,62 @@ async def reversal(seed: Document, ask: Ask, *, n: int = 4, fidelity: float = 0.
         kind = "behaviour" if by_behaviour else "syntax tree"
         recorder.reject(f"low fidelity by {kind}", f"{scores[best]:.2f}: {instruction} / {candidates[best]}")
         return recorder.outcome()
+    tests = doctests(str(seed.meta.get("docstring", "")), str(seed.meta["name"]), name)
+    passed = await asyncio.to_thread(_passed, candidates[best], original, tests, seed.meta) if tests else None
+    if passed is not None and passed < 1:
+        recorder.reject(
+            "fails a test that the original passes", f"{passed:.2f} of {tests}: {candidates[best]}"
+        )
+        return recorder.outcome()
     meta = recorder.meta(
         kind="code", fidelity=round(scores[best], 3), by="behaviour" if by_behaviour else "syntax tree",
+        syntax=round(_alike(original, candidates[best]), 3), tests=len(tests) if passed is not None else 0,
         regenerated=candidates[best], name=seed.meta["name"], path=seed.meta.get("path", ""),
     )  # fmt: skip
     turns = (Turn("user", f"Write the Python function {head}. {instruction}"), Turn("assistant", original))
     return recorder.outcome(Dialog(turns, "synthetic", meta, (seed.id,)))
+
+
+def shown_source(original: str, meta: Mapping[str, Any]) -> str:
+    """A function with the first paragraph of its docstring put back, as a teacher is shown it."""
+    first, body = original.split("\n", 1)
+    doc = str(meta.get("docstring", "")).strip().partition("\n\n")[0][:200].replace('"', "'")
+    return f'{first}\n    """{doc}"""\n{body}' if doc else original
+
+
+def body_grammar(first: str) -> str:
+    """GBNF: a function that begins with this line and ends with its return."""
+    return f"root ::= {gbnf_text(first)} {_BODY}"
+
+
+def doctests(docstring: str, old: str, new: str) -> list[str]:
+    """The examples of a docstring as assertions about the function, which is called `new` now."""
+    try:
+        examples = doctest.DocTestParser().get_examples(docstring)
+    except ValueError:
+        return []
+    found = []
+    for e in examples:
+        call, want = e.source.strip(), e.want.strip()
+        if call.startswith(f"{old}(") and want and "\n" not in call + want and "Traceback" not in want:
+            found.append(f"assert repr({new}{call[len(old) :]}) == {want!r}")
+    return found
+
+
+def _passed(candidate: str, original: str, tests: list[str], meta: Mapping[str, Any]) -> float | None:
+    """The share of the tests that the original passes which the candidate passes; None where it passes none."""
+    imports = "".join(f"import {m}\n" for m in meta["imports"])
+    fair = [t for t in tests if run_tests(imports + original, t).verdict == Verdict.right]
+    return (
+        sum(run_tests(imports + candidate, t).verdict == Verdict.right for t in fair) / len(fair)
+        if fair
+        else None
+    )
+
+
+def _alike(a: str, b: str) -> float:
+    """How alike two syntax trees are, 0 to 1."""
+    return difflib.SequenceMatcher(None, ast.dump(ast.parse(a)), ast.dump(ast.parse(b)), False).ratio()
 
 
 def _behaviour(
@@ -149,17 +198,14 @@ def _behaviour(
     if not rows or "inputs" not in rows[0]:
         return None
     if rows[0]["inputs"] < 4 or rows[0]["outcomes"] < 2:
-        tree = ast.dump(ast.parse(original))
-        return False, [
-            difflib.SequenceMatcher(None, tree, ast.dump(ast.parse(c)), False).ratio() for c in candidates
-        ]
+        return False, [_alike(original, c) for c in candidates]
     scores = [0.0] * len(candidates)
     for row in rows[1:]:
         scores[row["candidate"]] = row["equal"]
     return True, scores
 
 
-def _code(text: str, name: str) -> str | None:
+def one_function(text: str, name: str) -> str | None:
     """The one function of an answer, without fences; None where it does not parse or returns nothing."""
     text = re.sub(r"^```\w*\n|```\s*$", "", text.strip()).strip("\n")
     try:
@@ -174,7 +220,7 @@ def _code(text: str, name: str) -> str | None:
     return ast.unparse(tree)
 
 
-def _renamed(source: str, name: str) -> str:
+def renamed(source: str, name: str) -> str:
     tree = ast.parse(source)
     old = next(n for n in tree.body if isinstance(n, ast.FunctionDef))
     before = old.name

@@ -32,24 +32,20 @@ async def rewrite(seed: Document, ask: Ask, *, n: int = 3, agreement: float = 0.
     spans = span_grammar(passage)
     drafts = await recorder.say(
         "rewrite_question", {"passage": passage}, n=n, temperature=0.4, max_tokens=28,
-        grammar=sentence_grammar(passage, WH, 14, "?"),
+        held=sentence_grammar(passage, WH, 14, "?"),
     )  # fmt: skip
     for draft in drafts:
         question = draft.text.strip()
         values = {"passage": passage, "question": question}
-        reply = (await recorder.say("rewrite_answer", values, temperature=0.0, max_tokens=20, grammar=spans))[
-            0
-        ]
+        reply = (await recorder.say("rewrite_answer", values, temperature=0.0, max_tokens=20, held=spans))[0]
         answer = reply.text.strip().strip(".,;:")
-        if not question.endswith("?") or not reply.text.endswith("\n"):
+        if not question.endswith("?") or reply.finish != "stop":
             recorder.reject("cut", f"{question} {answer}")
             continue
         if reason := _problem(question, answer, passage):
             recorder.reject(reason, f"{question} {answer}")
             continue
-        second = (await recorder.say("rewrite_check", values, temperature=0.0, max_tokens=24, grammar=spans))[
-            0
-        ]
+        second = (await recorder.say("rewrite_check", values, temperature=0.0, max_tokens=24, held=spans))[0]
         score = f1(second.text, [answer])
         if score < agreement:
             recorder.reject("second reading disagrees", f"{question} {answer} / {second.text}")

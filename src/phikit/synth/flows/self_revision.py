@@ -60,7 +60,7 @@ async def self_revision(
                 temperature=0.4,
                 max_tokens=40,
                 seed=number,
-                grammar=sentence_grammar(passage),
+                held=sentence_grammar(passage),
             )
         )[0]
         if (reason := _problem(new.text, new.finish)) or new.text.strip() == best.text:
@@ -88,9 +88,9 @@ async def self_revision(
 
 async def _critique(recorder: Recorder, answer: str) -> _Version:
     values = {"passage": recorder.seed.text, "answer": answer}
-    reply = (
-        await recorder.say("revision_critique", values, temperature=0.0, max_tokens=48, grammar=_GRAMMAR)
-    )[0]
+    reply = (await recorder.say("revision_critique", values, temperature=0.0, max_tokens=48, held=_GRAMMAR))[
+        0
+    ]
     scores = tuple(
         int(x) for x in re.findall(r"^(?:accuracy|coverage|brevity): ([1-5])$", reply.text, re.MULTILINE)
     )

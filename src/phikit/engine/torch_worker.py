@@ -1,0 +1,157 @@
+"""A checkpoint or Hugging Face folder in a process of its own: TorchEngine behind the frames of `llama_wire`.
+
+For the server, which unloads a model for sure by ending its process. Requests take turns, a token at a time; their
+results are those of TorchEngine. It ends when stdin closes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import msgspec
+
+from phikit.engine import llama_wire as wire
+from phikit.engine.base import GenRequest
+from phikit.engine.torch_engine import TorchEngine
+
+Task = Iterator[wire.Reply | None]
+
+
+class Worker:
+    def __init__(self, folder: str, threads: int, out: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.engine = TorchEngine.from_folder(Path(folder))
+        self.out = out
+        self.inbox: SimpleQueue[wire.Request] = SimpleQueue()
+        self.tasks: deque[tuple[int, Task]] = deque()
+        self.lock = threading.Lock()  # writes
+
+    def run(self) -> None:
+        while True:
+            try:
+                while True:
+                    self.accept(self.inbox.get(block=not self.tasks))
+            except Empty:
+                pass
+            self.turn()
+
+    def accept(self, request: wire.Request) -> None:
+        if isinstance(request, wire.Cancel):
+            for number, task in self.tasks:
+                if number in request.ids:
+                    task.close()  # type: ignore[attr-defined]
+            self.tasks = deque(t for t in self.tasks if t[0] not in request.ids)
+        elif isinstance(request, wire.Generate):
+            self.tasks.append((request.id, self.generate(request.id, request.request, request.stream)))
+        elif isinstance(request, wire.Scoring):
+            self.tasks.append((request.id, self.score(request)))
+        elif isinstance(request, wire.Embed):
+            why = "embeddings of a safetensors model are not offered; `phikit export --to gguf` makes a GGUF of it"
+            self.write([wire.Fault(request.id, why, True)])
+
+    def turn(self) -> None:
+        """A step of the oldest task, which then goes behind the others."""
+        number, task = self.tasks.popleft()
+        try:
+            reply = next(task, None)
+        except ValueError as e:
+            reply = wire.Fault(number, str(e), True)
+        except RuntimeError as e:
+            reply = wire.Fault(number, str(e), False)
+        if reply is not None:
+            self.write([reply])
+        if not isinstance(reply, wire.Fault) and task.gi_frame is not None:  # type: ignore[attr-defined]
+            self.tasks.append((number, task))
+
+    def generate(self, number: int, request: GenRequest, stream: bool) -> Task:
+        tokens: list[list[int]] = [[] for _ in range(request.n)]
+        logprobs: list[list[float]] = [[] for _ in range(request.n)]
+        tops: list[list[Any]] = [[] for _ in range(request.n)]
+        texts = [""] * request.n
+        for k, piece in self.engine.steps(request):
+            if stream and piece.finish is None:
+                yield wire.Token(
+                    number,
+                    k,
+                    piece.tokens[0],
+                    piece.logprobs[0],
+                    piece.text,
+                    piece.top[0] if piece.top else (),
+                )
+                continue
+            tokens[k] += piece.tokens
+            logprobs[k] += piece.logprobs
+            tops[k] += piece.top
+            texts[k] += piece.text
+            if piece.finish is None:
+                yield None
+            else:
+                prefilled = len(request.prompt) if k == 0 else 0
+                yield wire.Done(number, k, tokens[k], logprobs[k], texts[k], piece.finish, prefilled, tops[k])
+
+    def score(self, request: wire.Scoring) -> Task:
+        before = self.engine.usage.prefilled
+        found = self.engine.score_tokens(request.requests)
+        rows = [(values.tolist(), greedy.tolist()) for values, greedy in found]
+        yield wire.Value(request.id, rows, self.engine.usage.prefilled - before)
+
+    def light(self, request: wire.Encode | wire.Decode | wire.Spell) -> wire.Reply:
+        if isinstance(request, wire.Decode | wire.Spell):
+            wrong = any(not 0 <= i < self.engine.info.vocab for i in request.ids)
+            if wrong:
+                return wire.Fault(request.id, f"a token id is not in 0 to {self.engine.info.vocab - 1}", True)
+        if isinstance(request, wire.Spell):
+            return wire.Value(request.id, [self.engine.tokenizer.token_bytes(i) for i in request.ids])
+        if isinstance(request, wire.Decode):
+            return wire.Value(request.id, self.engine.decode(request.ids))
+        return wire.Value(request.id, self.engine.encode_pieces(request.parts))
+
+    def write(self, replies: list[wire.Reply]) -> None:
+        data = memoryview(wire.frames(replies))
+        with self.lock:
+            while data:
+                data = data[os.write(self.out, data) :]
+
+
+def _read(worker: Worker) -> None:
+    decoder = msgspec.msgpack.Decoder(wire.Request)
+    while (body := wire.read_frame(sys.stdin.buffer)) is not None:
+        request = decoder.decode(body)
+        if isinstance(request, wire.Encode | wire.Decode | wire.Spell):
+            try:
+                reply = worker.light(request)
+            except Exception as e:  # one text that cannot be tokenized must not end the reading of others
+                reply = wire.Fault(request.id, f"{e}", isinstance(e, ValueError))
+            worker.write([reply])
+        else:
+            worker.inbox.put(request)
+    os._exit(0)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes stdin
+    out = os.dup(1)
+    os.dup2(2, 1)
+    folder, threads = sys.argv[1], int(sys.argv[4])
+    try:
+        worker = Worker(folder, threads, out)
+    except Exception as e:
+        os.write(out, wire.frames([wire.Fault(0, f"{type(e).__name__}: {e}", True)]))
+        return
+    worker.write([wire.Ready()])
+    threading.Thread(target=_read, args=(worker,), daemon=True).start()
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

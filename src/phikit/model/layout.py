@@ -1,0 +1,82 @@
+"""How a network is laid out on devices: the keys, and whether they fit a network, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from phikit.model.config import ModelConfig
+from phikit.model.documents import BLOCK, Kernel
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Ranks = replicas x fsdp x cp x tp; rows are divided among replicas x fsdp of them. Weights, gradients and
+    moments are sharded over fsdp x cp, and over tp by heads, by the MLP's width and by the vocabulary. cp ranks
+    divide the tokens of a row.
+
+    `device` auto: CUDA where there is one. `precision` bf16 keeps fp32 weights, gradients and moments, and
+    multiplies in bf16. `recompute` blocks: the backward pass computes each block again instead of keeping what is
+    inside it. `attention` is the kernel of packed documents on CUDA (`model.documents`)."""
+
+    fsdp: int = 1
+    tp: int = 1
+    cp: int = 1
+    replicas: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    recompute: Literal["none", "blocks"] = "none"
+    attention: Literal["auto", "flex", "flash"] = "auto"
+
+    @property
+    def data(self) -> int:
+        """Ranks that rows are divided among."""
+        return self.replicas * self.fsdp
+
+    @property
+    def ranks(self) -> int:
+        return self.data * self.cp * self.tp
+
+
+def misfits(c: ModelConfig, layout: Layout, context: int | None = None) -> list[str]:
+    """What keeps the layout from this network, each with its fix."""
+    heads = divisors(c.kv_heads)
+    shown = f"{{{', '.join(map(str, heads))}}}"
+    found = []
+    if layout.tp * layout.cp not in heads:
+        found.append(
+            f"tp {layout.tp} x cp {layout.cp} does not divide the {c.kv_heads} KV heads: set layout.tp and "
+            f"layout.cp so that their product is in {shown}"
+        )
+    for name, size in (("model.ffn", c.ffn), ("model.vocab", c.vocab)):
+        if size % layout.tp:
+            found.append(f"layout.tp {layout.tp} does not divide {name} {size}")
+    if context and context % layout.cp:
+        found.append(f"layout.cp {layout.cp} does not divide the context of {context}")
+    return found
+
+
+def divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def device_of(layout: Layout) -> torch.device:
+    """Raises ValueError where CUDA is asked for and there is none."""
+    cuda = torch.cuda.is_available()
+    if layout.device == "cuda" and not cuda:
+        raise ValueError("layout.device is cuda, but torch finds no CUDA device: set it to auto or cpu")
+    if not cuda or layout.device == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def kernel_of(layout: Layout, device: torch.device, context: int) -> Kernel | None:
+    """None, a dense mask, on the CPU and for rows that FlexAttention's blocks do not divide."""
+    if device.type == "cpu":
+        return None
+    if layout.attention != "auto":
+        return layout.attention
+    return "flex" if context % BLOCK == 0 else None

@@ -1,0 +1,224 @@
+"""`phikit tune`: the report's practice (section 3): the learning rate is interpolated from runs of shorter horizons,
+then the warm-up is stress-tested for stability. Runs are those of the recipe's pretraining, on the data of a finished
+mixture stage; each is logged and one that was done is not done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from phikit.recipe.context import StageContext
+from phikit.recipe.schema import Recipe
+from phikit.recipe.units import show_count
+from phikit.records import artifact
+from phikit.records.ids import fingerprint
+from phikit.records.io import read_json, write_json, write_text
+from phikit.report import charts
+from phikit.report.details import figure
+from phikit.report.document import document
+from phikit.report.markup import tag
+
+FACTORS = 0.25, 0.5, 1.0, 2.0, 4.0  # of the recipe's learning rates
+SHARES = 1 / 16, 1 / 8, 1 / 4  # of the recipe's tokens: the shorter horizons
+TAIL = 0.1  # last share of a run whose mean loss is its result
+SPIKE = 1.0  # nats above the lowest mean so far: the run has come apart
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The lowest point of a parabola through loss over log2 of the factor; `inside`: between the factors tried."""
+
+    factor: float
+    loss: float
+    inside: bool
+
+
+def parabola(points: Sequence[tuple[float, float]]) -> Fit:
+    """Least squares over the lowest point and its neighbours. Raises ValueError for fewer than three points."""
+    import numpy as np
+
+    points = sorted((x, y) for x, y in points if math.isfinite(y))
+    if len(points) < 3:
+        raise ValueError(
+            "a learning rate is found between at least three that were tried and ended: give more factors"
+        )
+    best = min(range(len(points)), key=lambda i: points[i][1])
+    first = min(max(best - 1, 0), len(points) - 3)
+    near = points[first : first + 3] if len(points) < 5 else points[max(0, best - 2) : best + 3]
+    x, y = np.log2([p[0] for p in near]), np.asarray([p[1] for p in near])
+    a, b, c = np.polyfit(x, y, 2)
+    inside = bool(a > 0 and x[0] < -b / (2 * a) < x[-1])
+    at = -b / (2 * a) if inside else math.log2(points[best][0])
+    return Fit(2.0**at, float(a * at * at + b * at + c) if inside else points[best][1], inside)
+
+
+def horizon(found: Sequence[tuple[float, float]], tokens: float) -> float:
+    """The factor at `tokens`, on a straight line through log(factor) over log(tokens) of (tokens, factor)."""
+    import numpy as np
+
+    if len(found) == 1:
+        return found[0][1]
+    slope, start = np.polyfit(np.log([t for t, _ in found]), np.log([f for _, f in found]), 1)
+    return float(math.exp(start + slope * math.log(tokens)))
+
+
+class Tuning:
+    """Runs of a recipe's pretraining with other rates and lengths; `out` keeps their losses."""
+
+    def __init__(self, recipe: Recipe, run: Path, out: Path, say: Callable[[str], None]) -> None:
+        self.recipe, self.out, self.say = recipe, out, say
+        stages = ("tokenizer", "mixture")
+        self.inputs = {n: a for n in stages if (a := artifact.load(run / n))}
+        if missing := [n for n in stages if n not in self.inputs]:
+            raise ValueError(f"{run}: stage {missing[0]} is not finished: `phikit run --out {run}` makes it")
+        if recipe.pretrain is None:
+            raise ValueError("tune: the recipe has no pretrain stage")
+
+    def losses(self, steps: int, stop: int, factor: float, warmup: float) -> list[float]:
+        """The loss of each of the first `stop` steps of a run planned for `steps`; cut where it is no number."""
+        from phikit.model.transformer import build
+        from phikit.recipe import training as t
+        from phikit.train.objectives import LanguageModeling
+        from phikit.train.trainer import NonFinite, Trainer
+
+        c: Any = self.recipe.pretrain
+        keys = {"steps": steps, "stop": stop, "factor": factor, "warmup": warmup}
+        sources = {n: a.manifest.fingerprint for n, a in self.inputs.items()}
+        kept = (
+            self.out
+            / "runs"
+            / f"{fingerprint({**keys, **sources, 'pretrain': c.model_dump(mode='json')})[:16]}.json"
+        )
+        if kept.is_file():
+            return read_json(kept)["losses"]
+        with tempfile.TemporaryDirectory() as folder:
+            ctx = StageContext(
+                "pretrain", self.recipe, c, self.inputs, Path(folder), Path(folder), self.recipe.seed
+            )
+            m: Any = self.recipe.mixture
+            rows = t.language_rows(ctx, {p.until: p.fractions for p in m.phases} or {1.0: m.fractions}, steps)
+            config = t.train_config(ctx, steps, c.batch, c.micro or c.batch)
+            optim = replace(config.optim, lr=c.lr * factor, matrix_lr=c.matrix_lr * factor)
+            config = replace(config, optim=optim, warmup=warmup, checkpoint_seconds=math.inf)
+            trainer = Trainer(
+                build(t.model_config(ctx), ctx.seed), LanguageModeling(), rows, config, Path(folder)
+            )
+            with contextlib.suppress(NonFinite):
+                trainer.run(f"factor {factor:g}", until=stop)
+        found = [r["loss"] for r in trainer.log]
+        write_json(kept, {**keys, "losses": found})
+        return found
+
+    def steps(self, share: float) -> int:
+        c: Any = self.recipe.pretrain
+        return max(10, round(c.tokens * share / (c.batch * c.context)))
+
+
+def tune_lr(
+    tuning: Tuning, factors: Sequence[float] = FACTORS, shares: Sequence[float] = SHARES
+) -> dict[str, Any]:
+    """Best factor at each shorter horizon, and the rate at the recipe's own; writes lr.json and lr.html."""
+    c: Any = tuning.recipe.pretrain
+    rows, best, charts_ = [], [], []
+    for share in shares:
+        steps = tuning.steps(share)
+        points = []
+        for factor in factors:
+            losses = tuning.losses(steps, steps, factor, c.warmup)
+            tail = losses[-max(1, round(TAIL * steps)) :]
+            result = sum(tail) / len(tail) if len(losses) == steps else math.inf
+            points.append((factor, result))
+            tuning.say(
+                f"{show_count(steps * c.batch * c.context)} tokens, lr {c.lr * factor:.3g}: loss {result:.4f}"
+            )
+        fit = parabola(points)
+        tokens = steps * c.batch * c.context
+        best.append((tokens, fit.factor))
+        rows.append(
+            {"tokens": tokens, "points": points, "factor": fit.factor, "loss": fit.loss, "inside": fit.inside}
+        )
+        charts_.append(_chart(points, f"{show_count(tokens)} tokens", c.lr, fit))
+    factor = horizon(best, c.tokens)
+    found = {
+        "lr": c.lr * factor, "factor": factor, "tokens": c.tokens, "horizons": rows,
+        "sure": all(r["inside"] for r in rows),
+    }  # fmt: skip
+    write_json(tuning.out / "lr.json", found)
+    line = charts.line(
+        [(math.log10(t), round(math.log10(c.lr * f), 6)) for t, f in [*best, (c.tokens, factor)]],
+        [f"{show_count(round(t))} tokens: {c.lr * f:.3g}" for t, f in [*best, (c.tokens, factor)]],
+        x_name="log10 of the tokens", y_name="log10 of the best rate", title="best rate",
+    )  # fmt: skip
+    title = f"Learning rate for {show_count(c.tokens)} tokens: {c.lr * factor:.3g}"
+    says = "Extended along a straight line in both logarithms; the last point is the recipe's own horizon."
+    _page(tuning.out / "lr.html", title, [*charts_, figure("Best rate by horizon", line, says)])
+    return found
+
+
+def tune_warmup(
+    tuning: Tuning, factors: Sequence[float] = (1.0, 2.0, 4.0, 8.0), warmups: Sequence[float] = ()
+) -> dict:
+    """The largest of `factors` at which each warm-up stays together over twice its length; warmup.json, .html."""
+    c: Any = tuning.recipe.pretrain
+    steps = tuning.steps(1.0)
+    rows, shown = [], []
+    for warmup in warmups or (c.warmup / 4, c.warmup, c.warmup * 2):
+        stable = 0.0
+        for factor in factors:
+            stop = min(steps, max(20, round(2 * warmup * steps)))
+            losses = tuning.losses(steps, stop, factor, warmup)
+            why = broken(losses, stop)
+            tuning.say(f"warm-up {warmup:.2%}, lr {c.lr * factor:.3g}: {why or 'stable'}")
+            rows.append({"warmup": warmup, "factor": factor, "steps": stop, "losses": losses, "broken": why})
+            name = f"warm-up {warmup:.2%}, rate x {factor:g}"
+            shown.append(figure(name, charts.line(
+                list(enumerate(losses)), [f"step {i + 1}: {x:.3f}" for i, x in enumerate(losses)],
+                x_name="step", y_name="loss", title=name,
+            ), why or "stable"))  # fmt: skip
+            if why:
+                break
+            stable = factor
+        rows[-1]["stable"] = stable
+    found = {
+        "lr": c.lr,
+        "margins": {f"{r['warmup']:.4f}": r["stable"] for r in rows if "stable" in r},
+        "runs": rows,
+    }
+    write_json(tuning.out / "warmup.json", found)
+    _page(tuning.out / "warmup.html", f"Warm-up at {c.lr:g} and above", shown)
+    return found
+
+
+def broken(losses: Sequence[float], steps: int) -> str:
+    """Why a run is not stable, or nothing: it ended early, or a mean of five steps lies above the lowest by SPIKE."""
+    if len(losses) < steps:
+        return f"no number at step {len(losses) + 1}"
+    means = [sum(losses[i : i + 5]) / 5 for i in range(len(losses) - 4)]
+    low = math.inf
+    for i, mean in enumerate(means):
+        low = min(low, mean)
+        if mean > low + SPIKE:
+            return f"loss {mean:.2f} around step {i + 3}, {mean - low:.2f} above its lowest"
+    return ""
+
+
+def _chart(points: Sequence[tuple[float, float]], name: str, lr: float, fit: Fit):
+    kept = [(math.log10(lr * f), y) for f, y in points]
+    labels = [f"lr {lr * f:.3g}: {y:.4f}" for f, y in points]
+    says = f"lowest near {lr * fit.factor:.3g}" + (
+        "" if fit.inside else ", at the edge of what was tried: try more"
+    )
+    return figure(
+        name, charts.line(kept, labels, x_name="log10 of the rate", y_name="loss", title=name), says
+    )
+
+
+def _page(path: Path, title: str, body: Sequence[Any]) -> None:
+    main = tag("main", tag("h1", title), tag("div", list(body), class_="grid3"))
+    write_text(path, document(title, [main], ["style.css"], ["page.js"]))

@@ -1,0 +1,6 @@
+"""The fuzzers use the files of `tests/unit/gguf_bytes.py`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))

@@ -1,0 +1,179 @@
+"""The design of the pivotal study: what it compares, how settings are chosen, what its tables say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+
+from phikit.recipe import study_pivotal as study
+from phikit.recipe import study_pivotal_show as show
+from phikit.recipe.study_pivotal import ARMS, BY_NAME, CONTRASTS, RATES, SEEDS, TUNE, Arm, Setting
+from phikit.recipe.study_pivotal_seed import Seed
+
+
+def test_arms_come_after_what_they_are_made_from():
+    seen: set[str] = {"sft"}
+    for arm in ARMS:
+        of = arm.pairs.partition(":")[2]
+        assert {arm.base, *([arm.tuned] if arm.tuned else []), *([of] if of else [])} <= seen, arm.name
+        assert bool(arm.tuned) is not bool(arm.grid), arm.name
+        seen.add(arm.name)
+    assert len(BY_NAME) == len(ARMS)
+    assert {study.tuned_as(a) for a in ARMS} == {a.name for a in ARMS if a.grid}
+    assert {name for a, b, _ in CONTRASTS for name in (a, b)} <= seen
+    assert TUNE not in SEEDS
+
+
+def test_tuning_takes_the_best_cell_of_each_arm():
+    best = {"pivotal": Setting(RATES[2], 0.3), "random token": Setting(RATES[0], 0.3)}
+
+    def trained(arm: Arm, setting: Setting):
+        return {
+            "sampled": {"q": [0.9 if setting == best.get(arm.name, Setting(RATES[1], arm.grid[0])) else 0.5]}
+        }
+
+    chosen = study.tune(SimpleNamespace(trained=trained))  # type: ignore[arg-type]
+    assert chosen["pivotal"] == best["pivotal"]
+    assert chosen["random token"] == best["random token"]
+    assert chosen["whole answer"] == Setting(RATES[1], BY_NAME["whole answer"].grid[0])
+    assert set(chosen) == {a.name for a in ARMS if a.grid}
+
+
+@pytest.fixture
+def seed(tmp_path: Path) -> Seed:
+    return Seed(1, tmp_path / "models", tmp_path / "out")
+
+
+def test_equal_steps_and_equal_epochs(seed, monkeypatch):
+    monkeypatch.setattr(Seed, "pairs", lambda self, name: [None] * {"pivotal": 480}[name])
+    assert (
+        seed._steps(BY_NAME["pivotal"], 480) == seed._steps(BY_NAME["whole answer"], 7) == 45
+    )  # 3 x 480 / 32
+    assert seed._steps(BY_NAME["judged, longer"], 3000) == round(1.7 * 45)
+    assert seed._steps(BY_NAME["pivotal, then judged"], 3000) == round(0.7 * 45)
+    assert seed._steps(BY_NAME["whole answer, fewer pairs"], 160) == 15
+    assert seed._steps(BY_NAME["whole answer, more questions"], 1600) == 50
+    assert seed._steps(BY_NAME["pivotal, holding"], 10) == 9  # a set smaller than a batch
+
+
+def test_a_finished_arm_is_not_trained_again(seed, monkeypatch):
+    ran = []
+
+    def train(self, arm, setting, folder):
+        ran.append((arm.name, setting))
+        return {"pairs": 3, "steps": 1, "tokens": 5}
+
+    monkeypatch.setattr(Seed, "_train", train)
+    monkeypatch.setattr(Seed, "_measured", lambda self, name, folder: {"sampled": {"q": [1.0]}})
+    seed.chosen = {"pivotal": Setting(1e-4, 0.3)}
+    first = seed.trained(BY_NAME["pivotal"])
+    assert first == seed.trained(BY_NAME["pivotal"], Setting(1e-4, 0.3))
+    assert first["lr"] == 1e-4
+    assert ran == [("pivotal", Setting(1e-4, 0.3))]
+    tuning = Seed(TUNE, seed.run.parent, seed.out.parent, seed.chosen)
+    for lr in (1e-4, 4e-5):
+        tuning.trained(BY_NAME["pivotal"], Setting(lr, 0.3))
+    assert len(ran) == 3  # every cell of the grid has its own folder
+    assert tuning.trained(BY_NAME["pivotal"])["lr"] == 1e-4
+    tuning.trained(BY_NAME["pivotal, longer"])
+    assert ran[3:] == [("pivotal, longer", Setting(1e-4, 0.3))]
+
+
+def test_a_lower_rate_is_the_next_of_the_grid_and_never_wraps(seed):
+    seed.chosen = {"pivotal": Setting(RATES[2], 1.0), "whole answer": Setting(RATES[0], 0.3)}
+    assert seed.setting(BY_NAME["pivotal, longer"]) == Setting(RATES[2], 1.0)
+    assert seed.setting(BY_NAME["pivotal, lower rate"]) == Setting(RATES[1], 1.0)
+    assert seed.setting(BY_NAME["whole answer, lower rate"]) == Setting(RATES[0], 0.3)
+
+
+def test_changes_are_paired_by_sample_and_pooled_over_seeds():
+    def arm(gain: int):
+        rows = {f"q{i}": [float((i + k + gain) % 4 == 0 or i < gain) for k in range(4)] for i in range(40)}
+        return {"sampled": rows, "greedy": {q: v[:1] for q, v in rows.items()}}
+
+    results = {s: {"sft": arm(0), "better": arm(8)} for s in (1, 2, 3)}
+    row = show.compare(results, "better", "sft", "steps")
+    assert row["sampled"]["problems"]["value"] == pytest.approx(8 / 40 * 0.75)
+    assert row["sampled"]["problems"]["clusters"] == 120
+    assert row["sampled"]["seeds"]["value"] == pytest.approx(0.15)
+    assert row["sampled"]["problems"]["low"] > 0.05
+    assert len(row["sampled"]["by_seed"]) == 3
+    same = show.compare(results, "sft", "sft", "")
+    assert same["sampled"]["problems"]["value"] == same["sampled"]["problems"]["low"] == 0
+    assert show._points(show.compare({1: results[1]}, "better", "sft", "")["sampled"]["seeds"]) == "+15.0"
+
+
+def test_kinds_are_judged_against_the_world():
+    rows = [
+        {"fact": False, "holds": True, "recovers": True}, {"fact": False, "holds": True, "recovers": False},
+        {"fact": False, "holds": False, "recovers": False}, {"fact": True, "holds": True, "recovers": False},
+        {"fact": True, "holds": False, "recovers": False},
+    ]  # fmt: skip
+    found = show.kinds(rows)
+    assert (found["pairs"], found["paths"]) == (5, 3)
+    assert found["holds"] == {"yes": 3, "precision": 2 / 3, "recall": 2 / 3, "facts_kept_out": 0.5}
+    assert found["recovers"]["recall"] == 1 / 3
+
+
+def test_tables_and_pictures_show_every_arm():
+    e = {"value": 0.1, "low": 0.05, "high": 0.15}
+    metric = {"problems": e, "seeds": e, "by_seed": [e, e]}
+    change = [{"a": a.name, "b": "sft", "equal": "", "sampled": metric, "greedy": metric} for a in ARMS]
+    arm = {"pairs": [3], "steps": [4], "tokens": [5000], "length": [9.0], "sampled": [0.5], "greedy": [0.25]}
+    tuning = [
+        {"arm": a.name, "lr": lr, "nll": nll, "sampled": 0.4 + lr, "greedy": 0.2, "sft": 0.41, "cut": 0.0}
+        for a in ARMS for nll in a.grid for lr in RATES
+    ]  # fmt: skip
+    rule = {"yes": 1, "precision": 1.0, "recall": 0.5, "facts_kept_out": 0.25}
+    study_row = {
+        "seeds": [1, 2], "changes": change, "tuning": tuning, "arms": dict.fromkeys(("sft", *BY_NAME), arm),
+        "contrasts": [dict(change[0], b="whole answer", equal="steps")],
+        "chosen": {a.name: {"lr": 1e-4, "nll": 0.3} for a in ARMS},
+        "kinds": [{"seed": 1, "pairs": 2, "paths": 1, "holds": rule, "recovers": rule}],
+    }  # fmt: skip
+    text = show.markdown(study_row)
+    for name in BY_NAME:
+        assert f"| {name} | 3 | 4 | 5k | 0.0001, 0.3 | 0.500 | 0.250 | +10.0 [+5.0, +15.0] |" in text
+    assert (
+        "| pivotal - whole answer | steps | +10.0 [+5.0, +15.0] | +10.0 [+5.0, +15.0] | +10.0 +10.0 |" in text
+    )
+    for svg in (show.changes_svg(change), show.rates_svg(tuning)):
+        root = ElementTree.fromstring(svg)
+        assert root.tag.endswith("svg")
+    drawn = show.changes_svg(change)
+    assert all(f">{name}<" in drawn for name in BY_NAME)
+
+
+def test_pair_sets_come_from_one_search(seed, monkeypatch):
+    from pivotal_process import Process, check
+
+    from phikit.preference.pivotal import SearchConfig, search
+    from phikit.preference.rollouts import Question, Rollouts
+
+    monkeypatch.setenv("PHIKIT_QUIET", "1")
+    process = Process(seed=3, length=14, wording=0.1, decisive=0.02, size=0.8, paths=8, slips=0.15)
+    rollouts = Rollouts(process, check, seed.out / "search", temperature=1.0, max_tokens=30, budget=0, seed=5)
+    questions = [Question(f"q{i}", str(i), "90") for i in range(40)]
+    result = search(questions, rollouts, SearchConfig(trajectories=3))
+    seed.__dict__["search"] = result, rollouts  # what the cached property would hold
+    sets = {name: seed.pairs(name) for name in ("pivotal", "whole", "random")}
+    count = {
+        name: {q.id: sum(p.meta["question"] == q.id for p in some) for q in questions}
+        for name, some in sets.items()
+    }
+    assert len(sets["pivotal"]) > 20
+    assert all(count[name][q] <= n for name in count for q, n in count["pivotal"].items())
+    assert len(sets["whole"]) > 0.8 * len(sets["pivotal"])
+    assert all(len(p.chosen_ids) == len(p.rejected_ids) == 1 for n in ("pivotal", "random") for p in sets[n])
+    pivots = {(v.question.id, v.prefix) for v in result.pivots}
+    assert sets["random"]
+    assert all((p.meta["question"], p.prefix_ids) not in pivots for p in sets["random"])
+    held, few = seed.held(), [seed.pairs(f"{kind}_few") for kind in ("holds", "fails")]
+    assert len(few[0]) == len(few[1])
+    assert all(held[p.id]["holds"] for p in few[0])
+    assert not any(held[p.id]["holds"] for p in few[1])
+    again = Seed(1, seed.run.parent, seed.out.parent)
+    assert again.pairs("whole") == sets["whole"]  # from the file: it has made no search
