@@ -238,3 +238,20 @@ def test_the_commands(folder):
     done = run(app, ["export", str(folder / "hf")])
     assert isinstance(done.exception, ValueError)
     assert "--to hf, gguf or ollama" in str(done.exception)
+
+
+def test_a_model_with_its_own_template_keeps_its_form(tmp_path):
+    """The embedded teacher as a Hugging Face folder: transformers sees a Llama with ChatML that says what it said."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    lines = weights.export("smollm2", "hf", tmp_path / "hf", "bf16")
+    assert any("model.safetensors" in line for line in lines)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    assert type(model).__name__ == "LlamaForCausalLM"
+    talk = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = tokenizer.apply_chat_template(
+        talk, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    said = model.generate(**ids, max_new_tokens=8, do_sample=False)[0][ids["input_ids"].shape[1] :]
+    assert tokenizer.decode(said, skip_special_tokens=True) == "The capital of France is Paris."

@@ -102,10 +102,10 @@ class _Parser:
         if text in _ONE:
             inner = self.simple(depth + 1)[1]
             left, right = _AROUND.get(_ONE[text], (f"{_ONE[text]}{{", "}"))
-            return (f"{left}{inner}{right}",) * 2
+            return _twice(f"{left}{inner}{right}")
         if text in _TWO:
             a, b = self.simple(depth + 1)[1], self.simple(depth + 1)[1]
-            return (f"\\sqrt[{a}]{{{b}}}" if text == "root" else f"{_TWO[text]}{{{a}}}{{{b}}}",) * 2
+            return _twice(f"\\sqrt[{a}]{{{b}}}" if text == "root" else f"{_TWO[text]}{{{a}}}{{{b}}}")
         if text in FUNCTIONS:
             return f"\\{text}", f"\\{text}"
         if text in _OPEN:
@@ -113,7 +113,11 @@ class _Parser:
             close = self.peek()
             self.at += 1
             return _bracketed(text, inner, close)
-        return (_NAMES.get(text, text),) * 2
+        return _twice(_NAMES.get(text, text))
+
+
+def _twice(text: str) -> tuple[str, str]:
+    return text, text
 
 
 def _bracketed(left: str, inner: str, right: str) -> tuple[str, str]:
@@ -122,5 +126,5 @@ def _bracketed(left: str, inner: str, right: str) -> tuple[str, str]:
     if len(rows) > 1 and not between.replace(",", "").strip():
         lines = " \\\\ ".join(" & ".join(c.strip() for c in row.split(",")) for row in rows)
         kind = {"[": "bmatrix", "(": "pmatrix"}.get(left, "matrix")
-        return (f"\\begin{{{kind}}}{lines}\\end{{{kind}}}",) * 2
+        return _twice(f"\\begin{{{kind}}}{lines}\\end{{{kind}}}")
     return f"{_OPEN[left]}{inner}{_CLOSE.get(right, '')}", inner

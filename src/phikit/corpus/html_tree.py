@@ -39,7 +39,7 @@ class Element:
 
     def elements(self) -> Iterator[Element]:
         """This element and all below it, in document order."""
-        todo = [self]
+        todo: list[Element] = [self]
         while todo:
             e = todo.pop()
             yield e
@@ -119,8 +119,8 @@ def parse(html: str) -> Element:
             parent.children.append(node.value or "")
         elif kind == element_type:
             tag = (node.tag or "").lower().removeprefix("m:").removeprefix("mml:")
-            names = node.attrs
-            attrs = {name: node.getattr(name) or "" for name in names} if names else {}
+            names = node.attrs  # type: ignore[attr-defined]  # the stubs lack what the parser has
+            attrs = {n: node.getattr(n) or "" for n in names} if names else {}  # type: ignore[attr-defined]
             e = Element(tag, attrs, parent)
             parent.children.append(e)
             if (child := node.first_child) is not None:

@@ -22,7 +22,7 @@ def pages(path: Path) -> Iterator[tuple[str, str, str]]:
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        with gzip.GzipFile(fileobj=raw) if packed else raw as f:
+        with _unpacked(raw) if packed else raw as f:
             number = 0
             try:
                 while (head := _header(f, number)) is not None:
@@ -30,6 +30,10 @@ def pages(path: Path) -> Iterator[tuple[str, str, str]]:
                     yield from _record(f, head, number)
             except (EOFError, zlib.error, gzip.BadGzipFile) as e:
                 raise ValueError(f"after record {number}: the file is cut short or damaged ({e})") from e
+
+
+def _unpacked(raw: IO[bytes]) -> IO[bytes]:
+    return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]  # it has all of IO[bytes] that is used here
 
 
 def _header(f: IO[bytes], number: int) -> dict[str, str] | None:
@@ -94,7 +98,7 @@ def _uncoded(body: bytes, fields: dict[str, str]) -> bytes:
         body = _chunks(body)
     coding = fields.get("content-encoding", "").lower()
     if coding in ("gzip", "x-gzip") and body[:2] == b"\x1f\x8b":
-        return bounded(gzip.GzipFile(fileobj=io.BytesIO(body)), "the page")
+        return bounded(_unpacked(io.BytesIO(body)), "the page")
     if coding in ("", "identity", "gzip", "x-gzip"):
         return body
     if coding == "deflate":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phikit.recipe.model_folder import write_own_form
 from phikit.recipe.model_paths import Source, find
 from phikit.recipe.units import show_bytes
 from phikit.records.io import write_text
@@ -215,10 +216,14 @@ def _as_hf(source: Source, type_name: str, out: Path) -> list[str]:
     kinds = {"": None, "f32": "fp32", "fp32": "fp32", "bf16": "bf16"}
     if type_name.lower() not in kinds:
         raise ValueError(f"--type {type_name}: a Hugging Face folder is written in fp32 or bf16")
+    tokenizer = tokenizer_of(source)
+    if not tokenizer.is_phi4:
+        write_own_form(source, out, kinds[type_name.lower()])  # type: ignore[arg-type]
+        return [f"{p}  {show_bytes(p.stat().st_size)}" for p in sorted(out.iterdir())]
     rows, config = network(source.path)
     # Without a type: bf16 where nothing is lost by it.
     dtype = kinds[type_name.lower()] or ("bf16" if _all_bf16(rows) else "fp32")
-    write_folder(out, rows, config, _needs_phi4(source), dtype=dtype)  # type: ignore[arg-type]
+    write_folder(out, rows, config, tokenizer, dtype=dtype)  # type: ignore[arg-type]
     return [f"{p}  {show_bytes(p.stat().st_size)}" for p in sorted(out.iterdir())]
 
 
@@ -226,11 +231,9 @@ def _all_bf16(rows: Sequence[Rows]) -> bool:
     return all(r.stored == "BF16" for r in rows if len(r.shape) > 1)
 
 
-def _needs_phi4(source: Source) -> Tokenizer:
-    tokenizer = tokenizer_of(source)
-    if not tokenizer.is_phi4:
+def _needs_phi4(source: Source) -> None:
+    if not tokenizer_of(source).is_phi4:
         raise ValueError(
-            f"{source.path}: its tokenizer has not Phi-4's special tokens; folders for transformers and Ollama "
-            "are written with Phi-4's chat template: use --to gguf"
+            f"{source.path}: its tokenizer has not Phi-4's special tokens; a folder for Ollama is written with Phi-4's "
+            "template: use --to gguf, and `ollama create` with the template of that model"
         )
-    return tokenizer
