@@ -9,32 +9,29 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 
 from phikit.engine import llama_wire as wire
+from phikit.engine.child_end import Replies, listen
 from phikit.engine.llama_c import Model
 from phikit.engine.llama_score import Embedder, Scorer
 from phikit.engine.llama_slots import Job, Slots
 
 _BATCH = 512
 _LARGE = 4_000_000_000  # bytes of a model file above which a batch is smaller, so that others wait less
-_PARENT_CHECK = 2.0  # seconds
 _PATIENCE = 60  # seconds for loading and a first token, and one more for every ...
 _SLOWEST = 20_000_000  # bytes of the file
 
 
 class Worker:
-    def __init__(self, path: str, context: int, parallel: int, threads: int, out: int) -> None:
+    def __init__(self, path: str, context: int, parallel: int, threads: int, replies: Replies) -> None:
         self.model = Model(path, threads)
-        self.length, self.out = context, out
+        self.length, self.replies = context, replies
         self.outbox: list[wire.Reply] = []
         self.inbox: SimpleQueue[wire.Request] = SimpleQueue()
-        self.lock = threading.Lock()  # writes
         batch = _BATCH if os.path.getsize(path) < _LARGE else _BATCH // 4
         # A batch must hold a token of every sample.
         self.slots = Slots(self.model, parallel, context, max(batch, parallel), self.outbox.append)
@@ -121,58 +118,24 @@ class Worker:
 
     def flush(self) -> None:
         if self.outbox:
-            self.write(self.outbox)
+            self.replies.write(self.outbox)
             self.outbox.clear()
-
-    def write(self, replies: list[wire.Reply]) -> None:
-        data = memoryview(wire.frames(replies))
-        with self.lock:
-            while data:
-                data = data[os.write(self.out, data) :]
-
-
-def _read(worker: Worker) -> None:
-    """Takes requests until stdin closes (the parent ended), then ends the process at once: running batches and
-    llama.cpp's destructors are not waited for."""
-    import msgspec
-
-    decoder = msgspec.msgpack.Decoder(wire.Request)
-    while (body := wire.read_frame(sys.stdin.buffer)) is not None:
-        request = decoder.decode(body)
-        if isinstance(request, wire.Encode | wire.Decode | wire.Spell):
-            try:
-                reply = worker.light(request)
-            except Exception as e:  # one text that cannot be tokenized must not end the reading of others
-                reply = wire.Fault(request.id, f"{e}", isinstance(e, ValueError))
-            worker.write([reply])
-        else:
-            worker.inbox.put(request)
-    os._exit(0)
-
-
-def _watch(parent: int) -> None:
-    """Another process may hold the write end of stdin (a fork of the parent), so the parent is looked for too."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK)
-    os._exit(0)
 
 
 def main() -> None:
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes stdin
-    out = os.dup(1)
-    os.dup2(2, 1)  # what llama.cpp prints must not mix with the replies
+    replies = Replies()
     path, context, parallel, threads = sys.argv[1], *(int(a) for a in sys.argv[2:5])
     signal.alarm(_PATIENCE + os.path.getsize(path) // _SLOWEST)  # some damaged files make llama.cpp loop
     try:
-        worker = Worker(path, context, parallel, threads, out)
+        worker = Worker(path, context, parallel, threads, replies)
     except Exception as e:
-        os.write(out, wire.frames([wire.Fault(0, f"{type(e).__name__}: {e}", True)]))
+        replies.write([wire.Fault(0, f"{type(e).__name__}: {e}", True)])
         return
     signal.alarm(0)
-    worker.write([wire.Ready()])
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    threading.Thread(target=_read, args=(worker,), daemon=True).start()
+    worker.replies.write([wire.Ready()])
+    listen(worker, parent)
     try:
         worker.run()
     except BaseException:

@@ -1,7 +1,7 @@
 """A checkpoint or Hugging Face folder in a process of its own: TorchEngine behind the frames of `llama_wire`.
 
 For the server, which unloads a model for sure by ending its process. Requests take turns, a token at a time; their
-results are those of TorchEngine. It ends when stdin closes.
+results are those of TorchEngine. It ends when stdin closes or its parent is gone.
 """
 
 from __future__ import annotations
@@ -9,32 +9,29 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import msgspec
-
 from phikit.engine import llama_wire as wire
 from phikit.engine.base import GenRequest
+from phikit.engine.child_end import Replies, listen
 from phikit.engine.torch_engine import TorchEngine
 
 Task = Iterator[wire.Reply | None]
 
 
 class Worker:
-    def __init__(self, folder: str, threads: int, out: int) -> None:
+    def __init__(self, folder: str, threads: int, replies: Replies) -> None:
         import torch
 
         torch.set_num_threads(threads)
         self.engine = TorchEngine.from_folder(Path(folder))
-        self.out = out
+        self.replies = replies
         self.inbox: SimpleQueue[wire.Request] = SimpleQueue()
         self.tasks: deque[tuple[int, Task]] = deque()
-        self.lock = threading.Lock()  # writes
 
     def run(self) -> None:
         while True:
@@ -57,7 +54,7 @@ class Worker:
             self.tasks.append((request.id, self.score(request)))
         elif isinstance(request, wire.Embed):
             why = "embeddings of a safetensors model are not offered; `phikit export --to gguf` makes a GGUF of it"
-            self.write([wire.Fault(request.id, why, True)])
+            self.replies.write([wire.Fault(request.id, why, True)])
 
     def turn(self) -> None:
         """A step of the oldest task, which then goes behind the others."""
@@ -69,7 +66,7 @@ class Worker:
         except RuntimeError as e:
             reply = wire.Fault(number, str(e), False)
         if reply is not None:
-            self.write([reply])
+            self.replies.write([reply])
         if not isinstance(reply, wire.Fault) and task.gi_frame is not None:  # type: ignore[attr-defined]
             self.tasks.append((number, task))
 
@@ -116,40 +113,19 @@ class Worker:
             return wire.Value(request.id, self.engine.decode(request.ids))
         return wire.Value(request.id, self.engine.encode_pieces(request.parts))
 
-    def write(self, replies: list[wire.Reply]) -> None:
-        data = memoryview(wire.frames(replies))
-        with self.lock:
-            while data:
-                data = data[os.write(self.out, data) :]
-
-
-def _read(worker: Worker) -> None:
-    decoder = msgspec.msgpack.Decoder(wire.Request)
-    while (body := wire.read_frame(sys.stdin.buffer)) is not None:
-        request = decoder.decode(body)
-        if isinstance(request, wire.Encode | wire.Decode | wire.Spell):
-            try:
-                reply = worker.light(request)
-            except Exception as e:  # one text that cannot be tokenized must not end the reading of others
-                reply = wire.Fault(request.id, f"{e}", isinstance(e, ValueError))
-            worker.write([reply])
-        else:
-            worker.inbox.put(request)
-    os._exit(0)
-
 
 def main() -> None:
+    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes stdin
-    out = os.dup(1)
-    os.dup2(2, 1)
+    replies = Replies()
     folder, threads = sys.argv[1], int(sys.argv[4])
     try:
-        worker = Worker(folder, threads, out)
+        worker = Worker(folder, threads, replies)
     except Exception as e:
-        os.write(out, wire.frames([wire.Fault(0, f"{type(e).__name__}: {e}", True)]))
+        replies.write([wire.Fault(0, f"{type(e).__name__}: {e}", True)])
         return
-    worker.write([wire.Ready()])
-    threading.Thread(target=_read, args=(worker,), daemon=True).start()
+    worker.replies.write([wire.Ready()])
+    listen(worker, parent)
     worker.run()
 
 

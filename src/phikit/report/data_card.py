@@ -6,15 +6,13 @@ rejected ones too, with the reason. Reads the folder's files only.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from phikit.records.io import read_json, read_jsonl, write_text
+from phikit.report.document import document
 from phikit.report.markup import Html, clip, tag
 
 SHOWN, REJECTED = 120, 80
@@ -55,20 +53,6 @@ def page(folder: Path) -> str:
     for step in _read(folder / "steps.jsonl.zst"):
         steps.setdefault(step["seed"], []).append(step)
     counts = manifest["counts"]
-    here = files("phikit.report")
-    style = here.joinpath("style.css").read_text("utf-8") + here.joinpath("card.css").read_text("utf-8")
-    script = here.joinpath("card.js").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{manifest['name']} - data card"),
-        tag("link", rel="icon", href="data:,"),
-        tag("style", Html(style)),
-    )
     main = tag(
         "main",
         _header(manifest),
@@ -79,11 +63,7 @@ def page(folder: Path) -> str:
         _section("Made by", _made(manifest, rows), anchor="made"),
     )
     nav = tag("nav", [tag("a", text, href=f"#{anchor}") for anchor, text in NAV], aria_label="Sections")
-    return (
-        "<!doctype html>\n"
-        + tag("html", head, tag("body", nav, main, tag("script", Html(script))), lang="en")
-        + "\n"
-    )
+    return document(f"{manifest['name']} - data card", [nav, main], ("style.css", "card.css"), ("card.js",))
 
 
 def _header(manifest: Mapping[str, Any]) -> Html:
