@@ -145,8 +145,9 @@ def test_samples_do_not_depend_on_what_else_is_asked(found, seed, slots, n):
         [(_, alone)] = make(seed).generate([r])
         for a, b in zip(alone, together[i], strict=True):
             assert (a.tokens, a.text, a.finish) == (b.tokens, b.text, b.finish)
-            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
-            assert a.prompt_logprobs == pytest.approx(b.prompt_logprobs, abs=1e-5)
+            # Sums of fp32 in another order; a temperature below 1 widens them.
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5, rel=1e-5)
+            assert a.prompt_logprobs == pytest.approx(b.prompt_logprobs, abs=1e-5, rel=1e-5)
             assert len(a.top) == (len(a.tokens) if r.top_logprobs else 0)
             for x, y in zip(a.top, b.top, strict=True):
                 assert [v for _, v in x] == pytest.approx([v for _, v in y], abs=1e-5)
