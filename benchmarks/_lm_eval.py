@@ -5,13 +5,16 @@ the very same rows. `Peer` is an lm-eval process in its venv that answers one JS
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import csv
 import io
 import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -51,13 +54,28 @@ def prepare(work: Path, rows: Rows) -> Path:
     return work
 
 
+def row_options(parser: argparse.ArgumentParser, questions: int, arc: int) -> None:
+    parser.add_argument("--subjects", type=int, default=2)
+    parser.add_argument(
+        "--questions", type=int, default=questions, help="MMLU questions a subject; 0: all of them"
+    )
+    parser.add_argument("--arc", type=int, default=arc)
+    parser.add_argument("--work", type=Path, help="a folder to keep; a temporary one without it")
+
+
+@contextlib.contextmanager
+def prepared(work: Path | None, rows: Rows) -> Iterator[Path]:
+    """`prepare` in a folder to keep, or in one that goes at the end."""
+    with tempfile.TemporaryDirectory() as temporary:
+        yield prepare(work or Path(temporary), rows)
+
+
 class Peer:
     """An lm-eval process. `ask` sends {"do": ...} and returns its answer; see _lm_eval_peer.py."""
 
     def __init__(self, work: Path, threads: int, batch: int) -> None:
-        python = _python()
         command = [
-            python,
+            python(),
             str(Path(__file__).parent / "_lm_eval_peer.py"),
             str(work),
             str(threads),
@@ -85,7 +103,8 @@ class Peer:
         self.close()
 
 
-def _python() -> Path:
+def python() -> Path:
+    """lm-eval's interpreter."""
     return peer_python("lm_eval", "lm_eval", VERSION, "accelerate==1.15.0")
 
 
@@ -143,7 +162,7 @@ def _task_files(work: Path, subjects: Sequence[str], rows: Rows) -> None:
     """lm-eval's own files by `include`, with the rows in place of the hub's."""
     home = Path(
         subprocess.run(
-            [_python(), "-c", "import lm_eval; print(lm_eval.__path__[0])"],
+            [python(), "-c", "import lm_eval; print(lm_eval.__path__[0])"],
             capture_output=True, text=True, check=True,
         ).stdout.strip()
     )  # fmt: skip

@@ -27,7 +27,8 @@ def main() -> None:
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager, get_task_dict
 
-    torch.set_num_threads(threads)
+    if threads:
+        torch.set_num_threads(threads)
     lm = HFLM(pretrained=str(work / "hf"), dtype="float32", device="cpu", batch_size=batch)
     manager = TaskManager(include_path=str(work / "tasks"), include_defaults=False)
     kept: list[Any] = []

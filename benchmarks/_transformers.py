@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import statistics
+import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _turns import interval as interval
 
 
 def phi3(model: Any) -> Any:
@@ -78,6 +78,21 @@ def gemm_seconds(model: Any, rows: int) -> float:
     return min(times)
 
 
+def timing_options(parser: argparse.ArgumentParser, threads: int = 0) -> None:
+    """How pairs are timed; `use_timing` obeys them."""
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=threads, help="of torch; 0 leaves its default")
+    parser.add_argument(
+        "--cpu", action="store_true", help="CPU seconds in place of wall time: for a busy machine"
+    )
+
+
+def use_timing(a: argparse.Namespace) -> None:
+    if a.threads or a.cpu:
+        torch.set_num_threads(a.threads or 1)
+    use_clock(a.cpu)
+
+
 _clock = time.perf_counter
 
 
@@ -101,15 +116,3 @@ def alternate(ours: Callable[[int], Any], peer: Callable[[int], Any], pairs: int
             mine, theirs = ours(i), peer(i)
         found.append((mine, theirs))
     return found
-
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median and the order statistics around it that hold the true median with at least 95 % (with fewer
-    than six values: the smallest and the largest)."""
-    ordered, n = sorted(values), len(values)
-    low, mass = 0, 0.0
-    while mass + math.comb(n, low) / 2**n <= 0.025:
-        mass += math.comb(n, low) / 2**n
-        low += 1
-    low = max(low - 1, 0)
-    return ordered[low], statistics.median(ordered), ordered[n - 1 - low]

@@ -12,10 +12,6 @@ The bound of the ratio is about 1: both spend their time in the same matrix prod
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import json
-import math
 import os
 import random
 import statistics
@@ -23,87 +19,20 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PAIRS = 30
-PROMPT, CONTEXT, THREADS = 16, 512, 2  # tokens, tokens a slot
+sys.path.insert(0, str(Path(__file__).parent))
+from _turns import CONTEXT, THREADS, Result, Round, compare, llama_server
+
+PROMPT = 16  # tokens
 LENGTH = {1: 48, 16: 12}  # tokens of an answer, by streams
 TTFT_TOKENS = 2
-GOAL, TTFT_GOAL = 0.95, 0.005  # ratio; seconds
-
-
-@dataclass
-class Round:
-    """Seconds of one engine in one round, and its texts. `cpu`: of the counted work, all threads and processes."""
-
-    seconds: float
-    cpu: float
-    first: float  # median over the streams
-    texts: list[str]
-
-
-@dataclass
-class Result:
-    streams: int
-    ours: list[Round] = field(default_factory=list)
-    peer: list[Round] = field(default_factory=list)
-
-    def row(self) -> dict[str, Any]:
-        tokens = self.streams * LENGTH[self.streams]
-        low, ratio, high = interval([p.seconds / o.seconds for o, p in zip(self.ours, self.peer)])
-        late_low, late, late_high = interval([o.first - p.first for o, p in zip(self.ours, self.peer)])
-        pairs = [(a, b) for o, p in zip(self.ours, self.peer) for a, b in zip(o.texts, p.texts)]
-        return {
-            "streams": self.streams,
-            "ours": round(tokens / statistics.median(o.seconds for o in self.ours), 1),
-            "peer": round(tokens / statistics.median(p.seconds for p in self.peer), 1),
-            "ratio": round(ratio, 3), "low": round(low, 3), "high": round(high, 3),
-            "cpu_ratio": round(statistics.median(p.cpu / o.cpu for o, p in zip(self.ours, self.peer)), 3),
-            "first_ours_ms": round(1e3 * statistics.median(o.first for o in self.ours), 1),
-            "first_peer_ms": round(1e3 * statistics.median(p.first for p in self.peer), 1),
-            "first_later_ms": round(1e3 * late, 1),
-            "first_later_low_ms": round(1e3 * late_low, 1), "first_later_high_ms": round(1e3 * late_high, 1),
-            "equal_texts": round(sum(a == b for a, b in pairs) / len(pairs), 4),
-            "n": len(self.ours),
-        }  # fmt: skip
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--streams", type=int, nargs="+", choices=list(LENGTH), default=list(LENGTH))
-    parser.add_argument("--model", help="a GGUF file (default: the embedded teacher)")
-    arguments = parser.parse_args()
-    # Before llama.cpp's OpenMP is loaded, for both: the cores are shared with whatever else runs here.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from phikit.store.teacher import smollm2_path
-
-    path = arguments.model or str(smollm2_path())
-    rows: list[dict[str, Any]] = []
-    for streams in arguments.streams:
-        rows.append(r := measure(path, streams, arguments.pairs).row())
-        later = f"{r['first_later_ms']} ms [{r['first_later_low_ms']}, {r['first_later_high_ms']}]"
-        print(
-            f"{streams:2} streams: {r['ours']} tokens/s, llama.cpp server {r['peer']}: ratio {r['ratio']} "
-            f"[{r['low']}, {r['high']}], CPU {r['cpu_ratio']}; equal texts {r['equal_texts']:.1%}; "
-            f"first token {r['first_ours_ms']} ms, {r['first_peer_ms']} ms, later by {later}",
-            flush=True,
-        )
-    worst = min(rows, key=lambda r: r["low"])
-    print(
-        json.dumps({
-            "name": "decode", "ours": worst["ours"], "peer": worst["peer"],
-            "peer_name": "xllamacpp Server.handle_completions",
-            "peer_version": importlib.metadata.version("xllamacpp"),
-            "unit": "tokens/s", "ratio": worst["ratio"], "low": worst["low"], "high": worst["high"],
-            "agree": all(r["equal_texts"] >= 0.9 for r in rows), "n": arguments.pairs, "bound": 1.0,
-            "goal": all(r["low"] >= GOAL and r["first_later_ms"] <= 1e3 * TTFT_GOAL for r in rows),
-            "streams": rows,
-        })
-    )  # fmt: skip
-    return 0
+    peer = "xllamacpp Server.handle_completions"
+    return compare("decode", __doc__, measure, peer=peer, many="streams", lengths=LENGTH)
 
 
 def measure(path: str, streams: int, pairs: int) -> Result:
@@ -112,10 +41,10 @@ def measure(path: str, streams: int, pairs: int) -> Result:
 
     from phikit.engine.llama import LlamaEngine
 
-    result, rng = Result(streams), random.Random(streams)
+    result, rng = Result(), random.Random(streams)
     ours = LlamaEngine(path, context=CONTEXT, parallel=streams, threads=THREADS)  # type: ignore[arg-type]
     text = ours.encode("\n".join(topics.values()))
-    engines = {run_ours: ours, run_peer: server(path, streams)}
+    engines = {run_ours: ours, run_peer: llama_server(path, streams)}
     try:
         for number in range(pairs + 1):
             starts = [rng.randrange(len(text) - PROMPT) for _ in range(2 * streams)]
@@ -146,7 +75,7 @@ def run_ours(engine: Any, prompts: Sequence[list[int]], others: Sequence[list[in
         return first
 
     texts = [found[i][0].text for i in range(len(prompts))]
-    return Round(seconds, cpu, statistics.median(together(first, others)), texts)
+    return Round(len(prompts) * length / seconds, statistics.median(together(first, others)), texts, cpu)
 
 
 def run_peer(server: Any, prompts: Sequence[list[int]], others: Sequence[list[int]]) -> Round:
@@ -175,7 +104,7 @@ def run_peer(server: Any, prompts: Sequence[list[int]], others: Sequence[list[in
         return first
 
     texts = [c["text"] for c in sorted(reply["choices"], key=lambda c: c["index"])]
-    return Round(seconds, cpu, statistics.median(together(first, others)), texts)
+    return Round(len(prompts) * length / seconds, statistics.median(together(first, others)), texts, cpu)
 
 
 def _cpu_of(pid: int) -> float:
@@ -197,34 +126,6 @@ def together(call: Any, prompts: Sequence[list[int]]) -> list[float]:
     for t in threads:
         t.join()
     return found
-
-
-def server(path: str, streams: int) -> Any:
-    """llama.cpp's server in this process at its best setting: a slot for each stream, continuous batching, no
-    second copy of prompts in memory."""
-    import xllamacpp
-
-    x: Any = xllamacpp
-    params = x.CommonParams()
-    params.model.path = path
-    params.n_ctx, params.n_parallel, params.kv_unified = CONTEXT * streams, streams, False
-    params.cont_batching = True
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = THREADS
-    params.cache_ram_mib = 0
-    params.ui = False
-    params.verbosity = -1
-    return x.Server(params)
-
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median and the order statistics around it that hold the true median with at least 95 %."""
-    ordered, n = sorted(values), len(values)
-    low, mass = 0, 0.0
-    while mass + math.comb(n, low) / 2**n <= 0.025:
-        mass += math.comb(n, low) / 2**n
-        low += 1
-    low = max(low - 1, 0)
-    return ordered[low], statistics.median(ordered), ordered[n - 1 - low]
 
 
 if __name__ == "__main__":

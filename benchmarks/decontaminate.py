@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from _peers import BENCH
+from _peers import peer_python
 
 from phikit.corpus.decontaminate import EvalIndex
 from phikit.corpus.references import read_references
@@ -147,20 +147,8 @@ def plain(thirteen: np.ndarray, texts: list[str]) -> list[bool]:
 
 
 def datatrove(items: list[str], texts: list[str], rounds: int) -> dict:
-    python = BENCH / "datatrove" / "bin" / "python"
-    if not python.exists():
-        subprocess.run(["python3", "-m", "venv", BENCH / "datatrove"], check=True)
-        needs = [
-            f"datatrove=={DATATROVE}",
-            "spacy",
-            "regex",
-            "tldextract",
-            "ftfy",
-            "fasteners",
-            "nltk",
-            "xxhash",
-        ]
-        subprocess.run([python, "-m", "pip", "install", "-q", *needs], check=True)
+    needs = ("spacy", "regex", "tldextract", "ftfy", "fasteners", "nltk", "xxhash")
+    python = peer_python("datatrove", "datatrove", DATATROVE, *needs)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "given.json"
         path.write_text(json.dumps({"items": items, "texts": texts, "rounds": rounds}))

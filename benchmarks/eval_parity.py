@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _lm_eval import VERSION, Peer, Rows, prepare
+from _lm_eval import VERSION, Peer, Rows, prepared, row_options
 
 CLOSE = 1e-4
 METRICS = {"mmlu": ("acc",), "arc": ("acc", "acc_norm"), "gsm8k": ("strict", "flexible")}
@@ -22,17 +22,13 @@ METRICS = {"mmlu": ("acc",), "arc": ("acc", "acc_norm"), "gsm8k": ("strict", "fl
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--subjects", type=int, default=2)
-    parser.add_argument("--questions", type=int, default=6, help="MMLU questions a subject")
-    parser.add_argument("--arc", type=int, default=12)
+    row_options(parser, questions=6, arc=12)
     parser.add_argument("--gsm8k", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=96, help="generated at most for GSM8K")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--work", type=Path, help="a folder to keep; a temporary one without it")
     a = parser.parse_args()
     rows = Rows(a.subjects, a.questions, a.arc, a.gsm8k, a.tokens)
-    with tempfile.TemporaryDirectory() as temporary:
-        work = prepare(a.work or Path(temporary), rows)
+    with prepared(a.work, rows) as work:
         with Peer(work, a.threads, 4) as peer:
             theirs = peer.ask(do="evaluate", tasks=sorted(p.stem for p in (work / "tasks").glob("*.yaml")))
         return report(compare(work, rows, theirs, a.threads))
@@ -94,7 +90,7 @@ def _scored(name: str, records: list[dict[str, Any]], samples: list[dict[str, An
             r = by_text.get(context)
             if r is not None and continuation == f" {r['choices'][i]}":
                 equal += 1
-                far = max(far, abs(r["logprobs"][i] - _first(s["resps"][i])))
+                far = max(far, abs(r["logprobs"][i] - float(_first(s["resps"][i]))))
     metrics = METRICS[name]
     ours = {m: sum(values(r)[m] for r in records) for m in metrics}
     peer = {m: sum(s[m] for s in samples) for m in metrics}
@@ -110,7 +106,7 @@ def _generated(records: list[dict[str, Any]], samples: list[dict[str, Any]]) -> 
     flexible = [s for s in samples if s["filter"] == "flexible-extract"]
     equal = sum(_pairs(s)[0][0] in by_text for s in strict)
     other = sum(
-        by_text[_pairs(s)[0][0]]["answer"] != _text(s["resps"]) for s in strict if _pairs(s)[0][0] in by_text
+        by_text[_pairs(s)[0][0]]["answer"] != _first(s["resps"]) for s in strict if _pairs(s)[0][0] in by_text
     )
     ours = {m: sum(values(r)[m] for r in records) for m in METRICS["gsm8k"]}
     peer = {
@@ -126,16 +122,11 @@ def _pairs(s: dict[str, Any]) -> list[tuple[str, Any]]:
     return [tuple(c.values() if isinstance(c, dict) else c)[:2] for c in calls]  # type: ignore[misc]
 
 
-def _first(resp: Any) -> float:
+def _first(resp: Any) -> Any:
+    """The first of what lists of lists hold."""
     while isinstance(resp, list):
         resp = resp[0]
-    return float(resp)
-
-
-def _text(resp: Any) -> str:
-    while isinstance(resp, list):
-        resp = resp[0]
-    return str(resp)
+    return resp
 
 
 if __name__ == "__main__":

@@ -32,12 +32,13 @@ from phikit.model.attention import attend, mask_of
 from phikit.model.config import PHI4, ModelConfig
 from phikit.model.layout import Layout
 from phikit.model.transformer import Transformer, build
-from phikit.train.cost import memory, train_flops
+from phikit.train.cost import PEAKS, train_flops
 from phikit.train.objectives import LanguageModeling
 from phikit.train.optim import OptimConfig
+from phikit.train.simulate import trace
 from phikit.train.trainer import TrainConfig, Trainer
 
-PEAK = 989e12
+PEAK = PEAKS["H100"]
 STEP, MICRO = 65_536, 16_384  # tokens
 WARM, TIMED = 3, 5  # steps
 KERNELS = "flex", "flash"
@@ -229,7 +230,7 @@ def train(shape: str, context: int, layout: Layout, stream: str, profile: bool) 
     flops = statistics.mean(
         train_flops(config, STEP, rows.pairs(s * count, count)) for s in range(WARM, steps)
     )
-    plan = memory(config, layout, MICRO)
+    plan = trace(config, layout, MICRO // context, context, cuda=True).memory
     row = {
         "mfu": round(flops / seconds / PEAK, 4), "tokens_s": round(STEP / seconds), "seconds": round(seconds, 4),
         "spread": round(max(trainer.watch.seconds[WARM:]) / min(trainer.watch.seconds[WARM:]) - 1, 3),

@@ -13,17 +13,13 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parent))
-from _lm_eval import VERSION, Peer, Rows, prepare
-from _transformers import alternate, interval
+from _lm_eval import VERSION, Peer, Rows, prepared, row_options
+from _transformers import alternate, interval, now, timing_options, use_timing
 
 from phikit.engine.base import ScoreRequest
 from phikit.engine.torch_engine import TorchEngine
@@ -38,20 +34,12 @@ TASKS = {"mmlu": "local_mmlu", "arc_challenge": "local_arc"}
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--subjects", type=int, default=2)
-    parser.add_argument("--questions", type=int, default=0, help="MMLU questions a subject; 0: all of them")
-    parser.add_argument("--arc", type=int, default=40)
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1)
+    row_options(parser, questions=0, arc=40)
+    timing_options(parser, threads=1)
     parser.add_argument("--batch", type=int, default=0, help="of the peer; 0: the fastest of 1, 4 and 16")
-    parser.add_argument(
-        "--cpu", action="store_true", help="CPU seconds in place of wall time: for a busy machine"
-    )
-    parser.add_argument("--work", type=Path, help="a folder to keep; a temporary one without it")
     a = parser.parse_args()
-    torch.set_num_threads(a.threads)
-    with tempfile.TemporaryDirectory() as temporary:
-        work = prepare(a.work or Path(temporary), Rows(a.subjects, a.questions, a.arc, 1))
+    use_timing(a)
+    with prepared(a.work, Rows(a.subjects, a.questions, a.arc, 1)) as work:
         engine = TorchEngine.from_folder(work / "hf")
         planned, _ = plan(choose(",".join(TASKS), ["mmlu.split=val"]), Settings(data=(work / "data",)), None)
         cases: dict[str, dict[str, Any]] = {}
@@ -86,10 +74,10 @@ def case(
     place = {pair: i for i, pair in enumerate(strings)}
 
     def ours(_: int) -> tuple[float, list[float]]:
-        begin = clock(a.cpu)
+        begin = now()
         requests = [r for text, choices in texts for r in continuations(engine, text, choices)]
         sums = [s.logprob for s in engine.score(requests)]
-        return clock(a.cpu) - begin, sums
+        return now() - begin, sums
 
     def other(_: int) -> tuple[float, list[float]]:
         found = peer.ask(do="score")
@@ -128,10 +116,6 @@ def tokens(engine: TorchEngine, requests: Sequence[ScoreRequest]) -> tuple[int, 
     before = engine.usage.prefilled
     engine.score(requests)
     return sum(map(len, rows)), engine.usage.prefilled - before
-
-
-def clock(cpu: bool) -> float:
-    return time.process_time() if cpu else time.perf_counter()
 
 
 def _best_batch(peer: Peer, first: int, cpu: bool) -> int:

@@ -1,4 +1,5 @@
-"""nDCG@10 of evals/metrics/long.py against scikit-learn's ndcg_score, and SubEM against its definition.
+"""nDCG@10 of evals/metrics/long.py against scikit-learn's ndcg_score, SubEM against its definition, and DROP's exact
+match and F1 (evals/metrics/drop.py) against lm-eval's copy of the official script.
 
     python benchmarks/ndcg_parity.py [--cases 10000]
 
@@ -13,9 +14,10 @@ import re
 import string
 import subprocess
 
+import _lm_eval
 from _peers import peer_python
 
-from phikit.evals.metrics import long
+from phikit.evals.metrics import drop, long
 from phikit.evals.task import Answer, Item
 
 VERSION = "1.9.1"
@@ -70,19 +72,35 @@ def parts(n: int) -> int:
     return differ
 
 
+def spans(n: int) -> int:
+    """How many answers DROP's two measures differ on; lm-eval rounds F1 to two places."""
+    from lm_eval.tasks.drop.utils import get_metrics  # pyright: ignore[reportMissingImports]
+
+    rng, differ = random.Random(2), 0
+    words = ["The", "a", "(a)", "12", "12.0", "1,200", "1e3", "1/2", "-7", "0.50", "$5", "5%", "inf", "nan", "ten",
+             "3-yard", "yard", "half-time", "Tom", "Brady's", "U.S."]  # fmt: skip
+    for _ in range(n):
+        said, gold = (" ".join(rng.choices(words, k=rng.randint(least, 5))) for least in (0, 1))
+        (em, f1), ours = get_metrics(said, gold), drop.scores(said, gold)
+        differ += bool(em != ours[0] or abs(f1 - ours[1]) > 0.00505)
+    return differ
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--inside", action="store_true", help="in the peer's environment")
     told = parser.parse_args()
     if not told.inside:
+        _lm_eval.python()
         python = peer_python("lm_eval", "scikit-learn", VERSION)
         subprocess.run([python, __file__, "--inside", "--cases", str(told.cases)], check=True)
         return
-    worst, differ = rankings(told.cases), parts(told.cases)
+    worst, differ, drops = rankings(told.cases), parts(told.cases), spans(told.cases)
     print(json.dumps({
-        "name": "ndcg_parity", "agree": worst < 1e-9 and not differ, "largest_difference": worst,
-        "sub_em_differ": differ, "n": told.cases, "peer_name": "scikit-learn", "peer_version": VERSION,
+        "name": "ndcg_parity", "agree": worst < 1e-9 and not differ and not drops, "largest_difference": worst,
+        "sub_em_differ": differ, "drop_differ": drops, "n": told.cases, "peer_name": "scikit-learn",
+        "peer_version": VERSION,
     }))  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _transformers import alternate, gemm_seconds, interval, now, phi3, smollm2, use_clock
+from _transformers import alternate, gemm_seconds, interval, now, phi3, smollm2, timing_options, use_timing
 
 from phikit.engine.base import GenRequest, ScoreRequest
 from phikit.engine.torch_engine import TorchEngine
@@ -62,15 +62,9 @@ def main() -> int:
     parser.add_argument("--model", type=Path, help="a checkpoint folder in place of the nano one")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--prompts", type=int, default=16)
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its default")
-    parser.add_argument(
-        "--cpu", action="store_true", help="CPU seconds in place of wall time: for a busy machine"
-    )
+    timing_options(parser)
     a = parser.parse_args()
-    if a.threads or a.cpu:
-        torch.set_num_threads(a.threads or 1)
-    use_clock(a.cpu)
+    use_timing(a)
     case = cases(a)
     if case is None:
         print(

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _transformers import alternate, interval, now, phi3, smollm2, use_clock
+from _transformers import alternate, interval, now, phi3, smollm2, timing_options, use_timing
 
 from phikit.engine.base import ScoreRequest
 from phikit.engine.torch_engine import TorchEngine
@@ -45,15 +45,9 @@ def main() -> int:
     parser.add_argument(
         "--questions", type=int, default=0, help="a subject; default: 12 at nano, 6 at smollm2"
     )
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its default")
-    parser.add_argument(
-        "--cpu", action="store_true", help="CPU seconds in place of wall time: for a busy machine"
-    )
+    timing_options(parser)
     a = parser.parse_args()
-    if a.threads or a.cpu:
-        torch.set_num_threads(a.threads or 1)
-    use_clock(a.cpu)
+    use_timing(a)
     small = a.shape == "nano"
     engine = _nano() if small else smollm2()
     if engine is None:

@@ -88,6 +88,13 @@ def clustered_share(values: Sequence[float], clusters: Sequence[object]) -> Esti
     return Estimate(p, low, high, n, groups, "cluster-wilson")
 
 
+def share_of(values: Sequence[float], clusters: Sequence[object]) -> Estimate:
+    """Share of values in [0, 1]: Wilson where each is 0 or 1 and a cluster of its own, else `clustered_share`."""
+    if len(set(clusters)) == len(values) and all(v in (0.0, 1.0) for v in values):
+        return share(int(sum(values)), len(values))
+    return clustered_share(values, clusters)
+
+
 def ratio(
     above: Sequence[float], below: Sequence[float], clusters: Sequence[object] | None = None
 ) -> Estimate:

@@ -4,13 +4,13 @@ without them. Where a text must be a certain one, the answer's stream is written
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from chromium import needs_chromium, opened
+from serve_running import running
 
 from phikit.model.config import ModelConfig
 from phikit.model.hf import save_hf
@@ -22,15 +22,10 @@ from phikit.store.names import parse
 from phikit.store.store import Store
 from phikit.text.tokenizer import Tokenizer
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
-from serve_running import running
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: the page is not looked at"),
+    needs_chromium,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 QUESTION = "What is 3 + 4?"
 ANSWER = r"""# Three things
@@ -82,37 +77,15 @@ def server(run, tmp_path_factory) -> Iterator[str]:
         yield found.url
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
 @contextmanager
 def chat(browser, url: str, *, model: str = "ours", width: int = 1280, fails: bool = False) -> Iterator:
-    """The page with a model chosen. Afterwards nothing may have gone wrong, and nothing been asked elsewhere."""
-    touch = width < 500
-    context = browser.new_context(viewport={"width": width, "height": 800}, has_touch=touch, is_mobile=touch)
-    page = context.new_page()
-    wrong: list[str] = []
-    page.on(
-        "console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") and not fails else None
-    )
-    page.on("pageerror", lambda e: wrong.append(f"exception: {e}"))
-    page.on(
-        "request",
-        lambda r: None if r.url.startswith((url, "blob:", "data:")) else wrong.append(f"asked {r.url}"),
-    )
-    page.goto(url)
-    page.wait_for_selector("#model option", state="attached")
-    page.select_option("#model", f"{model}:latest")
-    page.wait_for_function("!document.querySelector('#about').textContent.includes('undefined')")
-    yield page
-    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    context.close()
-    assert not wrong
+    """The page with a model chosen."""
+    own = (url, "blob:", "data:")
+    with opened(browser, url, own, width=width, height=800, touch=width < 500, fails=fails) as page:
+        page.wait_for_selector("#model option", state="attached")
+        page.select_option("#model", f"{model}:latest")
+        page.wait_for_function("!document.querySelector('#about').textContent.includes('undefined')")
+        yield page
 
 
 def writes(page, text: str, tokens: list[tuple[str, float]] | None = None) -> None:

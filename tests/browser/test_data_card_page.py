@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
-from test_report_page import CHROMIUM, dom, probe
+from chromium import needs_chromium, probe, probed
 
 from phikit.records.io import write_json, write_jsonl
 from phikit.report.data_card import write_card
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not installed: the page is not looked at"
-)
+pytestmark = needs_chromium
 PROBE = """
 addEventListener("load", () => {
   const out = document.documentElement.dataset, find = document.getElementById("find");
@@ -82,10 +79,7 @@ def make_card(folder: Path) -> Path:
 def test_samples_are_filtered_and_nothing_overflows(tmp_path: Path, width: int) -> None:
     page = make_card(tmp_path / "card").read_text(encoding="utf-8")
     assert "Content-Security-Policy" in page
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)  # lets the probe run
-    path = tmp_path / "page.html"
-    path.write_text(page.replace("</head>", f"<script>{PROBE}</script></head>"), encoding="utf-8")
-    out = dom(path, tmp_path, width)
+    out = probed(page, PROBE, tmp_path, width)
     assert probe(out, "overflow") == "0"
     assert (probe(out, "all"), probe(out, "found"), probe(out, "rejected")) == ("5", "3", "2")
     assert probe(out, "said") == "2 of 5"

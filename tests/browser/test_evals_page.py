@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from pathlib import Path
 
 import pytest
+from chromium import needs_chromium, probe, probed
 
 from phikit.engine.scripted import ScriptedEngine
 from phikit.evals.compare import compare_runs
@@ -15,12 +14,7 @@ from phikit.evals.select import choose
 from phikit.records.io import write_jsonl
 from phikit.report.evals_page import write_comparison, write_page
 
-sys.path.insert(0, str(Path(__file__).parent))
-from test_report_page import CHROMIUM, dom, probe
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not installed: the page is not looked at"
-)
+pytestmark = needs_chromium
 HOSTILE = "</script><script>document.documentElement.dataset.hacked = 1</script><img src=x onerror=alert(1)>"
 PROBE = """
 addEventListener("load", () => {
@@ -67,13 +61,7 @@ def pages(tmp_path_factory):
 
 
 def looked_at(page: Path, tmp_path: Path, width: int) -> str:
-    """The page with the probe, without the policy that would stop it: hostile text must be harmless by itself."""
-    text = page.read_text(encoding="utf-8")
-    text, n = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
-    assert n == 1
-    copy = tmp_path / "page.html"
-    copy.write_text(text.replace("</body>", f"<script>{PROBE}</script></body>"), encoding="utf-8")
-    return dom(copy, tmp_path, width)
+    return probed(page.read_text(encoding="utf-8"), PROBE, tmp_path, width)
 
 
 @pytest.mark.parametrize("width", [1280, 390])

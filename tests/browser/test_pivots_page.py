@@ -3,15 +3,12 @@ the package playwright; skipped without them."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
+from chromium import needs_chromium, opened
 from report_run import HOSTILE, answer, card, make_run
 
 from phikit.engine.scripted import ScriptedEngine
@@ -22,39 +19,13 @@ from phikit.records.io import write_json, write_jsonl
 from phikit.report.build import build
 from phikit.report.pivots_page import write_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not installed: the page is not looked at"
-)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
+pytestmark = needs_chromium
 
 
 @contextmanager
 def shown(browser, path: Path, width: int = 1280, touch: bool = False) -> Iterator:
-    """The page, open; afterwards nothing may have been asked for and nothing logged."""
-    context = browser.new_context(viewport={"width": width, "height": 850}, has_touch=touch, is_mobile=touch)
-    page = context.new_page()
-    wrong: list[str] = []
-    page.on(
-        "console", lambda m: wrong.append(f"{m.type}: {m.text}") if m.type in ("error", "warning") else None
-    )
-    page.on("pageerror", lambda e: wrong.append(f"exception: {e}"))
-    page.on(
-        "request", lambda r: None if r.url.startswith(("file:", "data:")) else wrong.append(f"asked {r.url}")
-    )
-    page.goto(path.as_uri())
-    yield page
-    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
-    context.close()
-    assert not wrong
+    with opened(browser, path.as_uri(), ("file:", "data:"), width=width, height=850, touch=touch) as page:
+        yield page
 
 
 def rows() -> list[dict]:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import html
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from chromium import dom, needs_chromium, probe, probed
+from report_run import make_run
 
 from phikit.report.build import build
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
-from report_run import make_run
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not installed: the page is not looked at"
-)
+pytestmark = needs_chromium
 RECIPE = {"name": "phi4", "scale": "nano", "seed": 7, "versions": {}}
 PROBE = """
 addEventListener("load", () => {
@@ -38,36 +29,11 @@ addEventListener("load", () => {
 """
 
 
-def dom(page: Path, tmp_path: Path, width: int) -> str:
-    """The document after its scripts ran."""
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    )
-    flags += "--disable-component-update --disable-sync --virtual-time-budget=3000 --dump-dom"
-    command = [
-        str(CHROMIUM),
-        *flags.split(),
-        f"--window-size={width},900",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout
-
-
-def probe(out: str, name: str) -> str:
-    found = re.search(rf'data-{name}="([^"]*)"', out.split("<head>")[0])
-    assert found, f"the probe did not report {name}"
-    return html.unescape(found[1])
-
-
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_overflows_and_hovering_shows_values(tmp_path: Path, width: int) -> None:
     (tmp_path / "run").mkdir()
     page, _ = build(tmp_path / "run", make_run(tmp_path / "run"), RECIPE)
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)  # lets the probe run
-    path = tmp_path / "page.html"
-    path.write_text(page.replace("</head>", f"<script>{PROBE}</script></head>"), encoding="utf-8")
-    out = dom(path, tmp_path, width)
+    out = probed(page, PROBE, tmp_path, width)
     assert probe(out, "overflow") == "0"
     assert "pretrain, arithmetic sampled" in probe(out, "cell")
     assert "step " in probe(out, "curve")

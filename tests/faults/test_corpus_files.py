@@ -106,7 +106,8 @@ def test_cut_short_and_not_utf8(tmp_path):
     assert texts.count("ok") == 1
     assert texts.count("good") == 1
     assert set(bad) == {
-        "a.jsonl.gz", "b.txt.gz", "c.txt", "d.jsonl", "e.docx", "f.epub", "g.mbox", "h.warc.gz", "i.warc", "j.csv", "k.json"  # noqa: E501
+        "a.jsonl.gz", "b.txt.gz", "c.txt", "d.jsonl", "e.docx", "f.epub", "g.mbox", "h.warc.gz", "i.warc", "j.csv",
+        "k.json",
     }  # fmt: skip
     assert "missing" in bad["h.warc.gz"]
     assert "line 2" in bad["d.jsonl"]

@@ -17,6 +17,7 @@ NAMES = {
         "model", "type", "vocab", "merges", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder",
         "pretokenizers", "pattern", "Regex", "String", "id", "content", "special", "single_word", "truncation", "a",
         "dropout", "unk_token", "byte_fallback", "ignore_merges", "continuing_subword_prefix", "normalizers",
+        "processors", "decoders", "single", "pair", "special_tokens", "start", "stop", "prepend",
     ),
 }  # fmt: skip
 VALUES = {
@@ -26,6 +27,10 @@ VALUES = {
         {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False},
         {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         {"type": "Sequence", "pretokenizers": [], "normalizers": [], "decoders": []}, {"type": "NFC"},
+        {"type": "Replace", "pattern": {"String": "ab"}, "content": "a"}, {"type": "Prepend", "prepend": " "},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}, {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}], "pair": [],
+         "special_tokens": {}},
         {"id": 7, "content": "<x>", "special": True}, {"id": 7, "content": "<y>", "special": False},
     ),
 }  # fmt: skip

@@ -35,7 +35,7 @@ FILES = {
         "model/gguf_tokenizer.py",
     ),
     "safetensors": ("model/safetensors_header.py",),
-    "tokenizer": ("text/tokenizer_json.py",),
+    "tokenizer": ("text/tokenizer_json.py", "text/tokenizer_stages.py"),
 }
 
 

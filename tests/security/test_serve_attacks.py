@@ -196,6 +196,21 @@ def test_numbers_that_llama_cpp_must_not_get_cve_2026_21869(http, name, value):
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/completions", {"prompt": "hi"}),
+    ],
+)
+def test_a_negative_context_loads_no_model(http, server, path, body):
+    http.post("/api/generate", json={"model": "tiny", "keep_alive": 0})
+    refused = http.post(path, json={"model": "tiny", "num_ctx": -5, **body})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "num_ctx"
+    assert not server.pool.loaded
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"n": -1},

@@ -10,6 +10,7 @@ from email.message import EmailMessage
 
 import pytest
 
+from phikit.corpus import mail
 from phikit.corpus.extract import extract
 from phikit.corpus.folders import Folder, folder_documents
 from phikit.corpus.rejection import Rejection
@@ -71,6 +72,17 @@ def test_word_documents_and_books(tmp_path):
     assert good["b.epub#O/two.xhtml"].meta["origin"].endswith("b.epub")
 
 
+def test_nested_formulas_of_word_take_time_linear_in_their_depth(tmp_path):
+    inner = "<m:r><m:t>x</m:t></m:r>"
+    for _ in range(60):
+        inner = f"<m:nary><m:sub>{inner}</m:sub><m:e><m:r><m:t>y</m:t></m:r></m:e></m:nary>"
+    document = f"<w:document {W}><w:body><w:p><m:oMath>{inner}</m:oMath></w:p></w:body></w:document>"
+    write_zip(tmp_path / "a.docx", {"word/document.xml": document})
+    good, bad = read(tmp_path)
+    assert not bad
+    assert good["a.docx"].text.count("\\int_{") == 60
+
+
 def test_mail_tables_and_packed_text(tmp_path):
     box = mailbox.mbox(tmp_path / "m.mbox")
     for i in (1, 2):
@@ -93,6 +105,21 @@ def test_mail_tables_and_packed_text(tmp_path):
     }
     assert set(bad) == {"r.json#2", "n.eml#1"}
     assert "no object but int" in bad["r.json#2"]
+
+
+def test_a_mailbox_is_read_message_by_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(mail, "MAX_MESSAGE", 1000)
+    messages = [f"From a@e.org now\nSubject: {i}\n\nBody {i}\n" for i in range(3)]
+    messages[1] += "From" * 1000 + "\n"  # too long, and no line that begins a message
+    (tmp_path / "m.mbox").write_text("what comes before\n" + "\n".join(messages))
+    (tmp_path / "n.eml").write_text("Subject: n\n\n" + "x" * 1000)
+    good, bad = read(tmp_path)
+    assert {k: v.text for k, v in good.items()} == {
+        "m.mbox#1": "Subject: 0\n\nBody 0",
+        "m.mbox#3": "Subject: 2\n\nBody 2",
+    }
+    assert set(bad) == {"m.mbox#2", "n.eml#1"}
+    assert all("a message of more than" in detail for detail in bad.values())
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -130,6 +157,7 @@ def test_latex_projects_are_one_document(tmp_path):
     assert not bad
     assert list(good) == ["main.tex", "zalone.tex"]
     (document,) = extract(good["main.tex"])
+    assert not isinstance(document, Rejection)
     assert document.text == "Part $x$"
     assert document.meta["missing"] == ["../../etc/passwd"]
     assert good["zalone.tex"].text == "Café"

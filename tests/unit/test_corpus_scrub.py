@@ -97,6 +97,34 @@ def test_a_row_that_cannot_be_read_is_flagged_and_left_out(tmp_path, benchmark):
     assert "no text under 'text' (keys: prompt)" in details[3]
 
 
+def test_lines_that_no_row_can_be_are_flagged_and_never_held(tmp_path, benchmark, monkeypatch):
+    monkeypatch.setattr(module, "MAX_LINE", 2000)
+    monkeypatch.setattr(module, "PIECE", 700)
+    path = tmp_path / "a.jsonl"
+    good = lines(2)
+    bad = ["[" * 1999 + "\n", '{"text": "' + "x" * 5000 + '"}\n', '{"text": "\\ud800 ' + QUESTION + '"}\n']
+    path.write_text(good[0] + "".join(bad) + good[1])
+    summary = scrub([path], tmp_path / "out", Scrub((benchmark,)))
+    assert (summary["rows"], summary["unreadable"]) == (5, 3)
+    flagged = list(read_jsonl(tmp_path / "out/flagged.jsonl"))
+    assert [r["row"] for r in flagged] == [1, 2, 3]
+    assert "not valid JSON" in flagged[0]["match"]
+    assert "a line of more than" in flagged[1]["match"]
+    assert "surrogate" in flagged[2]["match"]
+    assert (tmp_path / "out/clean/a.jsonl").read_text() == "".join(good)
+
+
+def test_a_benchmark_that_changed_is_read_again(tmp_path, benchmark):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": FILLER + QUESTION}) + "\n")
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    (folder / "b.jsonl").write_text(json.dumps({"question": SOLUTION}) + "\n")
+    before = scrub([tmp_path / "a.jsonl"], tmp_path / "out", Scrub((folder,)))
+    (folder / "b.jsonl").write_bytes(benchmark.read_bytes())
+    after = scrub([tmp_path / "a.jsonl"], tmp_path / "out", Scrub((folder,)))
+    assert (before["contaminated"], after["contaminated"]) == (0, 1)
+
+
 def test_a_long_solution_does_not_hide_the_question(tmp_path, benchmark):
     """Numbers changed: no 13-gram is left, and 7-grams of the question are a small part of question and solution."""
     changed = (
@@ -124,12 +152,24 @@ def test_benchmarks_of_every_form(tmp_path):
     (tmp_path / "l.json").write_text(json.dumps({"train": [{"q": QUESTION}], "test": [{"q": QUESTION}]}))
     (tmp_path / "g.jsonl.gz").write_bytes(gzip.compress(json.dumps({"q": QUESTION}).encode()))
     write_parquet(tmp_path / "p.parquet", [{"q": QUESTION}])
+    for name in ("z.jsonl.zst", "z.tsv.zst"):
+        with module.open_lines(tmp_path / name, like=tmp_path / name) as f:
+            f.write((json.dumps({"q": QUESTION}) if "json" in name else text).encode())
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as t:
         data = f'"{QUESTION}",x\n'.encode("latin-1")
         info = tarfile.TarInfo("deep/b.csv")
         info.size = len(data)
         t.addfile(info, io.BytesIO(data))
-    for name in ("t.tsv", "c.csv", "l.json", "g.jsonl.gz", "p.parquet", "a.tar.gz"):
+    for name in (
+        "t.tsv",
+        "c.csv",
+        "l.json",
+        "g.jsonl.gz",
+        "p.parquet",
+        "a.tar.gz",
+        "z.jsonl.zst",
+        "z.tsv.zst",
+    ):
         pairs = list(read_references(tmp_path / name))
         assert [t for _, t in pairs if QUESTION not in t] == [], name
         assert pairs, name
@@ -183,5 +223,9 @@ def test_the_command_and_its_page(tmp_path, benchmark):
 def test_missing_files_and_wrong_kinds_are_named(tmp_path, benchmark):
     with pytest.raises(ValueError, match=r"nothing\.jsonl.*no such file"):
         scrub([benchmark], tmp_path / "o", Scrub((tmp_path / "nothing.jsonl",)))
+    for name in ("b.tar.gz", "b.zip", "b.jsonl.gz", "b.csv.zst"):
+        (tmp_path / name).write_bytes(b"no archive")
+        with pytest.raises(ValueError, match=rf"{name}: it cannot be read"):
+            scrub([benchmark], tmp_path / "o", Scrub((tmp_path / name,)))
     with pytest.raises(ValueError, match=r"a\.txt: give files"):
         scrub([tmp_path / "a.txt"], tmp_path / "o", Scrub((benchmark,)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from phikit.engine import llama_wire as wire
+from phikit.engine import wire
 from phikit.engine.base import GenRequest, ScoreRequest
 from phikit.engine.child import Child, EngineCrashed
 from phikit.engine.draw import shaped

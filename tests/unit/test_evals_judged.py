@@ -8,6 +8,7 @@ import pytest
 
 from phikit.ask.teacher import Teacher
 from phikit.engine.scripted import ScriptedEngine
+from phikit.evals import command
 from phikit.evals.command import table
 from phikit.evals.metrics import contest, judging, safety
 from phikit.evals.run import Settings, evaluate
@@ -84,6 +85,24 @@ def test_a_judge_that_likes_a_place_proves_nothing(data, tmp_path):
     assert (trusted["value"], trusted["swayed"]) == (0.5, 1.0)
 
 
+def test_a_model_is_not_its_own_judge_unless_told_so(tmp_path, monkeypatch):
+    def opened(spec, **_):  # as a GGUF: its name holds its content, however it was spelled
+        return ScriptedEngine(lambda p: "?", name=f"{spec.rpartition('/')[2]}@1")
+
+    monkeypatch.setattr("phikit.engine.open.open_engine", opened)
+    say = [].append
+    for judge in ("m.gguf", "./m.gguf"):
+        with pytest.raises(ValueError, match="--self-judge"):
+            command.run("m.gguf", "over_refusal", tmp_path / "out", judge=judge, say=say)
+    command.run(
+        "m.gguf", "over_refusal", tmp_path / "out", judge="./m.gguf", self_judge=True, limit=1, say=say
+    )
+    command.run("m.gguf", "over_refusal", tmp_path / "out", judge="other.gguf", limit=1, say=say)
+    (tmp_path / "folder").mkdir()
+    assert command.same_model(str(tmp_path / "folder"), str(tmp_path / "folder/../folder"))
+    assert not command.same_model(str(tmp_path / "folder"), str(tmp_path))
+
+
 def test_one_unreadable_order_is_no_verdict(data, tmp_path):
     judge = ScriptedEngine(lambda p: "?" if "[Assistant 1]\nx" in p else marks(4, 1))
     found = run(ScriptedEngine(lambda p: "x"), data, tmp_path / "out", "arena_hard", judge)
@@ -117,6 +136,11 @@ def test_livebench_is_compared_with_its_answer(data, tmp_path):
     value = {(s["metric"], s["group"]): s["value"] for s in found.scores}
     assert [value["acc", g] for g in ("fresh", "old")] == pytest.approx([1 / 3, 1 / 3])
     assert value["fresh - old", ""] == 0.0
+    rows.append({"question_id": "l6", "category": "math", "turns": ["Sum 6?"], "ground_truth": "6"})
+    write_jsonl(data / "livebench/question.jsonl", rows)
+    again = run(ScriptedEngine(lambda p: "x"), data, tmp_path / "out", "livebench", judge,
+                set=["livebench.cutoff=2024-04-01"])  # fmt: skip
+    assert {s["group"]: s["n"] for s in again.scores if s["group"]} == {"fresh": 3, "old": 3, "undated": 1}
 
 
 @pytest.mark.parametrize(

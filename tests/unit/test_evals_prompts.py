@@ -12,7 +12,7 @@ import pytest
 from phikit.evals import packs
 from phikit.evals.packs import NoData
 from phikit.evals.prompts import TaskSource, prompts
-from phikit.evals.select import choose
+from phikit.evals.select import choose, described
 from phikit.evals.task import Choices, Generate, Item, Shots, Task
 from phikit.evals.tasks import all_tasks
 from phikit.records.io import RowError, write_jsonl
@@ -62,6 +62,29 @@ def test_mmlu_is_asked_as_lm_eval_does(data):
     assert blocks[-1] == "high_school_physics test 0?\nA. w\nB. x\nC. y\nD. z\nAnswer:"
     assert p.examples == tuple(f"high_school_physics-{i}" for i in range(5))
     assert {f["split"] for f in source.files.values()} == {"dev", "test"}
+
+
+def test_mmlu_pro_shows_its_own_number_of_choices(tmp_path):
+    def row(i, n):
+        choices = [f"c{k}" for k in range(n)]
+        return {
+            "question_id": i,
+            "question": f"Q{i}? ",
+            "options": choices,
+            "answer_index": n - 1,
+            "category": "law",
+        }
+
+    write_jsonl(tmp_path / "mmlu_pro/validation.jsonl", [row(i, 3) for i in range(5)])
+    write_jsonl(tmp_path / "mmlu_pro/test.jsonl", [row(9, 10)])
+    (found,), _ = made(all_tasks()["mmlu_pro"], tmp_path)
+    assert found.text.startswith("Q0? \nA. c0\nB. c1\nC. c2\nAnswer: C\n\nQ1?")
+    assert found.text.endswith("\nI. c8\nJ. c9\nAnswer:")
+    assert (found.item.choices, found.item.gold) == (tuple("ABCDEFGHIJ"), 9)
+    (chat,), _ = made(all_tasks()["mmlu_pro_chat"], tmp_path)
+    assert "one of ABCDEFGHIJ." in chat.text
+    assert chat.text.endswith("\nJ) c9")
+    assert (chat.item.reference, chat.item.group) == ("J", "law")
 
 
 def test_random_examples_are_drawn_in_document_order(data):
@@ -138,6 +161,12 @@ def test_known_files_are_recognized(data):
         ("mmlu/test.tar.gz", "not a tar", "not a tar"),
         ("mgsm/mgsm_de.tsv", "no tab here\n", "row 1"),
         ("gsm8k/test.jsonl", '{"question": "?"}', "'answer'"),
+        (
+            "mmlu_pro/test.jsonl",
+            '{"question": "?", "options": ["a", "b"], "answer_index": 2}',
+            "answer 2 of 2",
+        ),
+        ("mbpp_plus/MbppPlus.jsonl", '{"task_id": 2, "prompt": "?", "plus_input": []}', "'test'"),
     ],
 )
 def test_bad_files_name_the_row(tmp_path, name, text, said):
@@ -174,11 +203,21 @@ def test_settings_are_checked():
         choose("gsm8k", ["gsm8k.shot=1"])
     with pytest.raises(ValueError, match="generates nothing"):
         choose("mmlu", ["mmlu.max_tokens=3"])
+    for runs, metrics in ((5, ["pass", "pass@5"]), (1, ["pass"])):  # pass@5 is of five answers
+        (chosen,) = choose("humaneval_chat", [f"humaneval_chat.runs={runs}"])
+        assert described(chosen.task)["metrics"] == metrics
     found = choose("base,gsm8k", ["gsm8k.shots=2", "gsm8k.limit=7"])
     assert [c.task.name for c in found].count("gsm8k") == 1
     gsm8k = next(c for c in found if c.task.name == "gsm8k")
     assert (gsm8k.task.shots.n, gsm8k.limit, gsm8k.named) == (2, 7, True)
     assert not next(c for c in found if c.task.name == "mmlu").named
+
+
+def test_data_without_an_item_are_an_error(tmp_path):
+    (tmp_path / "xstest").mkdir()
+    (tmp_path / "xstest/xstest_prompts.csv").write_text("id,prompt,type\n1,How?,contrast_homonyms\n")
+    with pytest.raises(ValueError, match="task xstest: its data hold no item"):
+        made(all_tasks()["xstest"], tmp_path)
 
 
 def test_every_pack_of_a_task_exists():

@@ -14,6 +14,7 @@ from phikit.evals.command import table
 from phikit.evals.compare import compare_runs
 from phikit.evals.contamination import contaminated, texts
 from phikit.evals.grading import values
+from phikit.evals.identity import identity
 from phikit.evals.packs import NoData
 from phikit.evals.run import Settings, evaluate
 from phikit.evals.select import choose
@@ -271,6 +272,22 @@ def test_two_runs_are_paired(data, tmp_path):
         compare_runs(tmp_path / "a", tmp_path / "d")
     with pytest.raises(ValueError, match="no finished evaluation"):
         compare_runs(tmp_path / "a", tmp_path)
+
+
+def test_weights_are_told_apart_by_any_of_their_matrices(tmp_path):
+    weights = bytearray(4 << 20)
+    seen = []
+    for k, (name, change) in enumerate([("a", None), ("b", None), ("c", 2 << 20), ("d", -1)]):
+        data = weights.copy()
+        if change is not None:
+            data[change] = 1
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(data)
+        seen.append(identity(ScriptedEngine(lambda p: "", name=str(tmp_path / name))))
+        assert seen[k].startswith("hf:")
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
 
 
 def test_run_json_says_what_was_asked(data, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from evals_world import N, engine, perfect, worked_answer, write_world
 
 from phikit.evals.compare import compare
-from phikit.evals.contamination import overlap, training_texts
+from phikit.evals.contamination import overlap, texts
 from phikit.evals.world.overlap import contamination
 from phikit.evals.world.pairs import PAIRS, comparisons
 from phikit.evals.world.plan import Settings
@@ -75,7 +75,7 @@ def test_contamination_finds_the_seen_items_and_scores_the_rest(world, tmp_path)
     write_jsonl(
         dialogs, [{"turns": [{"role": "user", "content": asked}, {"role": "assistant", "content": "7"}]}]
     )
-    report = contamination(held, found.rows, training_texts([docs], [dialogs]))
+    report = contamination(held, found.rows, texts([docs, dialogs]))
     assert report["tasks"]["arithmetic"] == {"items": N, "contaminated": 2, "share": 2 / N, "too_short": 0}
     assert report["tasks"]["recall_4x"]["contaminated"] == 0
     assert report["tasks"]["recall_4x"]["too_short"] == 8

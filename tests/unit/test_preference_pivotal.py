@@ -146,6 +146,23 @@ def test_pairs_name_two_tokens_that_were_sampled_and_verified(tmp):
         assert pair.meta["rollouts"] == [rollout_id(v.question.id, p) for p in prefixes]
 
 
+def test_no_pair_is_listed_on_its_prior_alone(tmp_path):
+    """Where nearly all pairs so far differed, the prior says so of the next one too. An alternative has rollouts of its
+    own, or it is another searched answer's token, with outcomes from the rollouts of that answer."""
+    process = Process(seed=1, length=4, wording=0.0, decisive=0.0, paths=8)
+    r = rollouts(tmp_path, process)
+    result = search(questions(40), r, SearchConfig(gap=GAP, active=4))
+    answers = {f.question.id: [a.tokens for a in f.answers] for f in result.found}
+    own = 0
+    for v in result.pairs:
+        path = (*v.prefix, v.other)
+        assert v.outcomes.n >= 3
+        if not any(a[: len(path)] == path for a in answers[v.question.id]):
+            assert r.count(v.question, path) >= 3
+            own += 1
+    assert own >= 30
+
+
 def test_it_is_cheaper_than_a_fixed_number_of_rollouts(tmp):
     """The report's search at N = 64 needs 64 rollouts for each prefix it looks at."""
     _, r, result = searched("paths", 0, tmp)

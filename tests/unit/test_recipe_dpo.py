@@ -86,3 +86,13 @@ def test_adapters_are_written_for_peft_and_merged_into_the_checkpoint(stage):
 def test_adapters_and_muon_do_not_go_together():
     with pytest.raises(ValidationError, match="lora trains with optimizer adamw"):
         Dpo(context=64, batch=4, lr=1e-2, optimizer="muon", lora={"rank": 2})  # type: ignore[arg-type]
+
+
+def test_without_micro_a_forward_pass_has_all_rows_of_a_rank():
+    from phikit.recipe.training import train_config
+
+    ctx = SimpleNamespace(seed=7, recipe=SimpleNamespace(layout=Layout(fsdp=2, replicas=2)))
+    ctx.config = Dpo(context=64, batch=8, lr=1e-2)
+    assert train_config(ctx, 5, 8).micro == 2  # type: ignore[arg-type]
+    ctx.config = Dpo(context=64, batch=8, micro=1, lr=1e-2)
+    assert train_config(ctx, 5, 8).micro == 1  # type: ignore[arg-type]

@@ -195,3 +195,8 @@ def test_every_key_of_the_file_is_a_known_key():
     assert "pretrain.lr" in schema.known_keys()
     assert "mixture.phases.until" in schema.known_keys()
     assert schema.model_at(("mixture", "phases", 0)) is schema.Phase
+
+
+def test_a_stage_may_have_a_seed_of_its_own():
+    r = load("phi4", settings=["seed=5", "sft.seed=0"])
+    assert [r.seed_of(s) for s in ("pretrain", "sft", "eval")] == [5, 0, 5]

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import asdict, fields, replace
+from typing import get_type_hints
+
 import pytest
 
-from phikit.recipe import plan
+from phikit.model.layout import Layout
+from phikit.recipe import plan, schema
 from phikit.recipe.load import load
 from phikit.recipe.run import run
 
@@ -54,6 +58,27 @@ def test_memory_of_a_rank():
     assert plan.train_memory(muon, muon.pretrain).optimizer < memory.optimizer
 
 
+def test_the_keys_of_the_layout_are_those_that_the_trainer_has():
+    assert schema.Layout().model_dump() == asdict(Layout())
+    for f in fields(Layout):
+        if f.type not in ("int", "bool"):
+            assert schema.Layout.model_fields[f.name].annotation == get_type_hints(Layout)[f.name]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_the_estimate_of_memory_is_near_that_of_the_simulated_network(precision):
+    from phikit.train.simulate import trace
+
+    recipe = load("phi4", scale="mini", settings=[f"layout.precision={precision}", "layout.compile=false"])
+    assert recipe.pretrain
+    estimate, train = plan.train_memory(recipe, recipe.pretrain), recipe.pretrain
+    shape = replace(plan.network_of(recipe), context=train.context)
+    found = trace(shape, plan.layout_of(recipe), train.micro or train.batch, train.context, cuda=True).memory
+    assert estimate.gradients == found.gradients
+    assert estimate.optimizer == found.optimizer
+    assert estimate.total == pytest.approx(found.total, rel=0.15)
+
+
 @pytest.mark.parametrize("scale", ["nano", "mini", "phi4"])
 def test_the_built_in_layouts_fit(scale):
     assert not [r for r in plan.layout_remarks(load("phi4", scale=scale)) if r.startswith("error")]
@@ -66,6 +91,13 @@ def test_the_built_in_layouts_fit(scale):
         (["layout.tp=2", "layout.cp=2", "layout.fsdp=480"], r"product is in {1, 2, 5, 10}"),
         (["layout.fsdp=7"], "pretrain.batch 5760 is not a multiple of layout.fsdp x layout.replicas 1680"),
         (["pretrain.micro=4"], "pretrain.micro 4 does not divide the 6 rows"),
+        (
+            ["layout.tp=1", "layout.cp=2"],
+            "dpo1 trains whole trees of tokens on each rank: set layout.cp to 1",
+        ),
+        (["pretrain.optimizer=muon"], "pretrain.optimizer muon needs whole matrices"),
+        (["sft.lora={rank: 8}"], "sft.lora trains on one rank"),
+        (["model.vocab=100353"], "layout.tp 2 does not divide model.vocab 100353"),
     ],
 )
 def test_a_layout_that_cannot_run_is_an_error_in_words(settings, message):

@@ -106,6 +106,25 @@ def test_changes_are_paired_by_sample_and_pooled_over_seeds():
     assert show._points(show.compare({1: results[1]}, "better", "sft", "")["sampled"]["seeds"]) == "+15.0"
 
 
+def test_changes_are_over_the_problems_that_both_have_answered():
+    def arm(names: str, value: float, samples: int = 2):
+        return {m: {q: [value] * samples for q in names} for m in ("sampled", "greedy")}
+
+    results = {
+        7: {"a": arm("pqrs", 1.0), "b": arm("rstu", 0.0), "c": arm("xy", 0.0), "d": arm("pqrs", 0.0, 1)}
+    }
+    row = show.compare(results, "a", "b", "steps")
+    assert row["sampled"]["problems"]["value"] == 1
+    assert row["sampled"]["problems"]["clusters"] == 2
+    assert row["shared"] == {"7": 2}
+    assert "shared" not in show.compare(results, "a", "a", "")
+    for other in ("c", "d"):
+        with pytest.raises(
+            ValueError, match=f"study pivotal, seed 7: 'a' and '{other}' have not answered the same"
+        ):
+            show.compare(results, "a", other, "")
+
+
 def test_kinds_are_judged_against_the_world():
     rows = [
         {"fact": False, "holds": True, "recovers": True}, {"fact": False, "holds": True, "recovers": False},
@@ -130,7 +149,7 @@ def test_tables_and_pictures_show_every_arm():
     rule = {"yes": 1, "precision": 1.0, "recall": 0.5, "facts_kept_out": 0.25}
     study_row = {
         "seeds": [1, 2], "changes": change, "tuning": tuning, "arms": dict.fromkeys(("sft", *BY_NAME), arm),
-        "contrasts": [dict(change[0], b="whole answer", equal="steps")],
+        "contrasts": [dict(change[0], b="whole answer", equal="steps", shared={"2": 232})],
         "chosen": {a.name: {"lr": 1e-4, "nll": 0.3} for a in ARMS},
         "kinds": [{"seed": 1, "pairs": 2, "paths": 1, "holds": rule, "recovers": rule}],
     }  # fmt: skip
@@ -140,6 +159,7 @@ def test_tables_and_pictures_show_every_arm():
     assert (
         "| pivotal - whole answer | steps | +10.0 [+5.0, +15.0] | +10.0 [+5.0, +15.0] | +10.0 +10.0 |" in text
     )
+    assert "both have answered: pivotal - whole answer on 232 of seed 2." in text
     for svg in (show.changes_svg(change), show.rates_svg(tuning)):
         root = ElementTree.fromstring(svg)
         assert root.tag.endswith("svg")

@@ -185,3 +185,98 @@ def test_a_stored_model_speaks_with_its_modelfile(tmp_path, monkeypatch):
         assert talk_to.engine.decode(ids) == "Kind.|hi|"
     finally:
         talk_to.engine.close()
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """An empty store, and a tiny GGUF beside it."""
+    from tiny_gguf import write_tiny
+
+    monkeypatch.setenv("PHIKIT_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "none"))
+    write_tiny(tmp_path / "t.gguf")
+    return tmp_path
+
+
+def test_a_modelfile_goes_over_what_its_base_says(models):
+    from phikit.serve.command import create, store
+
+    (models / "Modelfile").write_text(
+        "FROM ./t.gguf\nSYSTEM Kind.\nPARAMETER num_predict 3\nPARAMETER top_k 5\n"
+    )
+    create("own", models / "Modelfile")
+    (models / "Modelfile").write_text("FROM own\nPARAMETER top_k 7\n")
+    create("more", models / "Modelfile")
+    parts = store().parts(store().find("more"))
+    assert (parts.system, parts.parameters) == ("Kind.", {"num_predict": 3, "top_k": 7})
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('TEMPLATE "{{ .Prompt"', "template error"),
+        ("PARAMETER top_p 7", '"top_p" must be from 0 to 1'),
+        ("ADAPTER ./a.gguf", "adapters are not supported"),
+    ],
+)
+def test_a_modelfile_that_cannot_be_run_stores_nothing(models, line, why):
+    from phikit.serve.command import create, store
+
+    (models / "Modelfile").write_text(f"FROM ./t.gguf\n{line}\n")
+    with pytest.raises(ValueError, match=why):
+        create("own", models / "Modelfile")
+    assert "own:latest" not in {str(e.name) for e in store().entries()}
+
+
+def test_a_damaged_file_is_not_copied(models):
+    from phikit.serve.command import create, store
+
+    data = (models / "t.gguf").read_bytes()
+    (models / "t.gguf").write_bytes(data[: len(data) // 2])
+    (models / "Modelfile").write_text("FROM ./t.gguf\n")
+    with pytest.raises(ValueError, match=r"t\.gguf"):
+        create("own", models / "Modelfile")
+    assert not any(p.stat().st_size == len(data) // 2 for p in store().blobs.folder.glob("*"))
+
+
+def test_a_stored_model_that_cannot_be_run_says_why(models):
+    from phikit.serve.chat import open_model
+    from phikit.serve.command import create, store
+    from phikit.store.manifest import Layer, Manifest
+    from phikit.store.names import parse
+
+    (models / "Modelfile").write_text("FROM ./t.gguf\n")
+    create("own", models / "Modelfile")
+    found = store()
+    own = found.find("own").manifest
+    projector = Layer("projector", *found.blobs.put([b"x"]))
+    found.save(parse("sees"), Manifest(own.config, (*own.layers, projector)))
+    with pytest.raises(ValueError, match="adapters and projectors are not supported"):
+        open_model("sees")
+    wild = found.text_layer("params", '{"top_p": 7}')
+    found.save(parse("wild"), Manifest(own.config, (*own.layers, wild)))
+    with pytest.raises(ValueError, match='wild: option "top_p" must be from 0 to 1'):
+        open_model("wild")
+
+
+def test_names_of_the_store_are_models_of_every_command(models):
+    from phikit.engine.open import open_engine
+    from phikit.recipe.model_paths import find as find_source
+    from phikit.recipe.model_paths import shape_of
+    from phikit.serve.command import create
+
+    (models / "Modelfile").write_text("FROM ./t.gguf\n")
+    create("team/Own", models / "Modelfile")
+    source = find_source("team/own")
+    assert source.is_gguf
+    assert source.path.parent == models / "models" / "blobs"
+    assert shape_of(source).vocab == 320
+    engine = open_engine("torch:team/own:latest")
+    try:
+        assert engine.info.vocab == 320
+    finally:
+        engine.close()
+    with pytest.raises(
+        FileNotFoundError, match="no local model is named 'other'; known: smollm2, team/Own:latest"
+    ):
+        open_engine("other")

@@ -61,6 +61,13 @@ def test_clustered_share_keeps_a_width_where_all_agree():
     assert draws.high > 0.55
 
 
+def test_share_of_is_wilson_where_rows_are_independent():
+    assert stats.share_of([1.0, 0.0, 1.0], "abc") == stats.share(2, 3)
+    assert stats.share_of([1.0, 0.0, 1.0], "aab") == stats.clustered_share([1.0, 0.0, 1.0], "aab")
+    assert stats.share_of([0.5, 0.0, 1.0], "abc") == stats.clustered_share([0.5, 0.0, 1.0], "abc")
+    assert stats.share_of([], "") == stats.share(0, 0)
+
+
 def test_clustered_share_refuses_what_is_no_share():
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         stats.clustered_share([0.5, 1.5], [0, 1])

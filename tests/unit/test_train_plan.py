@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from phikit.model.layout import Layout, device_of, misfits
 from phikit.model.ranks import Ranks
 from phikit.recipe.cluster import layout_for, print_cluster
 from phikit.recipe.load import load
-from phikit.recipe.tune import broken, horizon, parabola
+from phikit.recipe.tune import broken, horizon, parabola, tune_lr
+from phikit.records.io import read_json
 from phikit.train.cost import H100, causal_pairs, step_seconds, train_flops
 from phikit.train.simulate import trace
 
@@ -125,6 +127,18 @@ def test_the_lowest_point_of_a_parabola():
 
 def test_the_rate_is_extended_in_logarithms():
     assert horizon([(1e6, 4.0), (1e8, 1.0)], 1e10) == pytest.approx(0.25)
+
+
+def test_a_rate_at_which_runs_end_at_once_is_left_out(tmp_path):
+    def losses(steps, stop, factor, warmup):
+        return [] if factor == 4 else [2 + (math.log2(factor) - 0.5) ** 2] * steps
+
+    tuning = SimpleNamespace(
+        recipe=load("phi4"), out=tmp_path, say=lambda line: None, losses=losses, steps=lambda share: 20
+    )
+    found = tune_lr(tuning, (0.5, 1, 2, 4), (0.25,))  # type: ignore[arg-type]
+    assert found["factor"] == pytest.approx(2**0.5)
+    assert read_json(tmp_path / "lr.json")["horizons"][0]["points"][-1] == [4, None]
 
 
 def test_runs_that_come_apart():

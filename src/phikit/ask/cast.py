@@ -5,7 +5,6 @@ A flow names the role of each of its prompts; one teacher plays all roles, or a 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 from phikit.ask.backends import Pace
 from phikit.ask.budget import Budget
-from phikit.ask.teacher import Answer, Teacher, open_teacher
+from phikit.ask.teacher import Answer, Teacher, open_teacher, run_and_leave
 from phikit.records.types import Turn
 
 T = TypeVar("T")
@@ -43,14 +42,7 @@ class Cast:
 
     def run(self, flow: Coroutine[Any, Any, T]) -> T:
         """Runs an async flow to its end from ordinary code, and closes connections after it."""
-
-        async def main() -> T:
-            try:
-                return await flow
-            finally:
-                await asyncio.gather(*(t.leave() for t in self.teachers.values()))
-
-        return asyncio.run(main())
+        return run_and_leave(flow, *self.teachers.values())
 
     def counts(self) -> dict[str, float]:
         """The sums over the teachers; tokens and money once for each budget."""

@@ -47,7 +47,7 @@ async def stream_chat(
         async with client.stream("POST", url, json=body, headers=headers) as response:
             if response.status_code != 200:
                 await response.aread()
-                read_reply(endpoint.url, response)
+                read_reply(endpoint.url, response, endpoint.key_variable)
             async for line in response.aiter_lines():
                 if not line.startswith("data:"):
                     continue

@@ -127,14 +127,7 @@ class Teacher:
 
     def run(self, flow: Coroutine[Any, Any, T]) -> T:
         """Runs an async flow to its end from ordinary code, and closes connections after it."""
-
-        async def main() -> T:
-            try:
-                return await flow
-            finally:
-                await self.leave()
-
-        return asyncio.run(main())
+        return run_and_leave(flow, self)
 
     async def leave(self) -> None:
         """Call before the event loop ends, unless `run` is used."""
@@ -199,6 +192,18 @@ class Teacher:
         if entry.state in name:
             self._counts[name[entry.state]] += 1
         return Answer(entry.text, _FINISH[entry.state], entry.key, replayed, entry.error)
+
+
+def run_and_leave(flow: Coroutine[Any, Any, T], *teachers: Teacher) -> T:
+    """Runs an async flow to its end; then the teachers leave the event loop."""
+
+    async def main() -> T:
+        try:
+            return await flow
+        finally:
+            await asyncio.gather(*(t.leave() for t in teachers))
+
+    return asyncio.run(main())
 
 
 def open_teacher(

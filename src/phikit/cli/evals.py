@@ -17,7 +17,9 @@ def evaluate(
     context: typer.Context,
     model: Annotated[
         str,
-        typer.Option(help="A checkpoint or Hugging Face folder, a .gguf, smollm2, or http://host/v1#model."),
+        typer.Option(
+            help="A checkpoint or Hugging Face folder, a .gguf, a model's name, or http://host/v1#model."
+        ),
     ] = "",
     tasks: Annotated[
         str, typer.Option(help="Suites, tasks and files, joined by commas: base,chat,mine.yaml")

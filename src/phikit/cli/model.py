@@ -13,7 +13,10 @@ from phikit.cli.app import app, say
 @app.command()
 def chat(
     path: Annotated[
-        str, typer.Argument(help="A run folder, a Hugging Face folder, a .gguf, smollm2, or a URL.")
+        str,
+        typer.Argument(
+            help="A model's name, a run folder, a Hugging Face folder, a .gguf, or http://host/v1#model."
+        ),
     ],
 ) -> None:
     """Talk to a model."""

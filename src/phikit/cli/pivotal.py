@@ -18,7 +18,7 @@ def pts(
     model: Annotated[
         str,
         typer.Option(
-            help="A checkpoint or Hugging Face folder, a .gguf, smollm2, torch:smollm2, or http://host/v1#model."
+            help="A checkpoint or Hugging Face folder, a .gguf, a model's name, torch:NAME, or http://host/v1#model."
         ),
     ] = "",
     questions: Annotated[

@@ -1,4 +1,4 @@
-"""`phikit serve | pull | list | rm | cp | create | ps`: local models and the server in front of them."""
+"""`phikit serve | pull | list | rm | cp | create | doctor`: local models and the server in front of them."""
 
 from __future__ import annotations
 
@@ -79,8 +79,9 @@ def rm(names: Annotated[list[str], typer.Argument(help="Models to remove.")]) ->
     """Remove models from the store, and the files that no other model needs."""
     from phikit.serve.command import store
 
+    found = store()
     for name in names:
-        say(f"deleted '{store().remove(name).name}'")
+        say(f"deleted '{found.remove(name).name}'")
 
 
 @app.command()

@@ -18,8 +18,8 @@ import numpy as np
 from phikit.corpus.allow import boilerplate
 from phikit.text import ngrams
 
-INFO = 0.2  # a fifth of an item's 7-grams: shared phrasing, worth a look
-CONTAMINATED = 0.5  # half of them: the item itself, edited
+INFO = 0.1  # of an item's 7-grams: shared phrasing, worth a look
+CONTAMINATED = 0.4  # of them: the item itself, edited
 # Answer-option boilerplate that many items share, as in the report's examples of allowed 13-grams.
 ALLOWED = (
     "a. i only b. ii only c. iii only d. i and ii only e. i and iii only f. ii and iii only g. all",

@@ -67,7 +67,7 @@ _BLOCKS = frozenset(
     ]
 )
 _HEADINGS = {f"h{i}": "#" * i + " " for i in range(1, 7)}
-_CODE = frozenset(["code", "kbd", "tt", "samp", "var"]) - {"var"}
+_CODE = frozenset(["code", "kbd", "tt", "samp"])
 _LANGUAGE = re.compile(r"(?:language|lang|highlight|brush:|sourceCode)[-: ]\s*([A-Za-z0-9+#]{1,20})")
 _NO_LANGUAGE = {"default", "none", "text", "plain", "source", "notranslate", "plaintext"}
 _SHORT_SCRIPT = re.compile(r"[+−-]?(?:\d{1,4}|[A-Za-z])$")

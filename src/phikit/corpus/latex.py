@@ -73,7 +73,8 @@ _CHARACTERS = {"ldots": "...", "dots": "...", "textendash": "–", "textemdash":
                "textasciitilde": "~", "quad": " ", "qquad": " ", "par": "\n\n", "newline": "\n", "pounds": "£",
                "textbar": "|", "textless": "<", "textgreater": ">", "textasciicircum": "^"}  # fmt: skip
 _ACCENTS = {"'": "\u0301", "`": "\u0300", "^": "\u0302", '"': "\u0308", "~": "\u0303", "=": "\u0304", ".": "\u0307",
-            "c": "\u0327", "v": "\u030c", "u": "\u0306", "H": "\u030b", "k": "\u0328", "r": "\u030a", "d": "\u0323"}  # fmt: skip  # noqa: E501
+            "c": "\u0327", "v": "\u030c", "u": "\u0306", "H": "\u030b", "k": "\u0328", "r": "\u030a",
+            "d": "\u0323"}  # fmt: skip
 _ACCENT = re.compile(
     r"\\(?:(['`^\"~=.])\s*|([cvuHkrd])(?:\s+|(?=\{)))(?:\{\\?([A-Za-z])\}|\\?([A-Za-z])(?![A-Za-z]*\{))"
 )
@@ -136,7 +137,7 @@ def latex_text(source: str) -> str:
     title = argument(preamble + body, "title")
     body = _DROPPED_ENVIRONMENTS.sub("", body)
     body = _MATH.sub(lambda m: _math(m, keep), body)
-    body = _TABULAR.sub(lambda m: f"\n\n{keep(_table(m[3], kept))}\n\n", body)
+    body = _TABULAR.sub(lambda m: f"\n\n{keep(_table(m[3]))}\n\n", body)
     text = _prose(body)
     if title:
         text = f"# {_prose(title).strip()}\n\n{text}"
@@ -171,7 +172,7 @@ def _language(m: re.Match[str]) -> str:
     return found[1].lower() if found else ""
 
 
-def _table(body: str, kept: list[str]) -> str:
+def _table(body: str) -> str:
     body = re.sub(
         r"\\(?:hline|toprule|midrule|bottomrule|c(?:line|midrule)(?:\([^)]*\))?\{[^}]*\})", "", body
     )

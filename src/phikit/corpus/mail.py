@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import mailbox
 from collections.abc import Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
+from typing import IO
 
 from phikit.corpus.html_text import html_text
 
@@ -14,20 +14,31 @@ MAX_MESSAGE = 64 << 20
 
 
 def messages(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(number, text, "") of each message of an mbox or .eml file, or (number, "", what is wrong)."""
-    if path.suffix == ".eml":
-        yield 1, *_read(path.read_bytes())
-        return
-    box = mailbox.mbox(str(path), create=False)
-    try:
-        keys = box.keys()
-        if not keys:
+    """(number, text, "") of each message of an mbox or .eml file, or (number, "", what is wrong). One message at a
+    time is held, and of one that is too long no more than shows it."""
+    with path.open("rb") as f:
+        number = 0
+        for number, data in enumerate([f.read(MAX_MESSAGE + 1)] if path.suffix == ".eml" else _parts(f), 1):
+            yield number, *_read(data)
+        if not number:
             raise ValueError("no message in it (an mbox starts with a line 'From ')")
-        for number, key in enumerate(keys, 1):
-            with box.get_file(key) as f:
-                yield number, *_read(f.read(MAX_MESSAGE + 1))
-    finally:
-        box.close()
+
+
+def _parts(f: IO[bytes]) -> Iterator[bytes]:
+    """The messages of an mbox, without the `From ` lines that part them. (`mailbox.mbox` keeps an index of all.)"""
+    parts: list[bytes] | None = None
+    size, fresh = 0, True
+    while line := f.readline(1 << 20):
+        if fresh and line.startswith(b"From "):
+            if parts is not None:
+                yield b"".join(parts)
+            parts, size = [], 0
+        elif parts is not None and size <= MAX_MESSAGE:
+            parts.append(line)
+            size += len(line)
+        fresh = line.endswith(b"\n")
+    if parts is not None:
+        yield b"".join(parts)
 
 
 def _read(data: bytes) -> tuple[str, str]:

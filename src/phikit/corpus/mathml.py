@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from phikit.corpus.html_tree import Element
 from phikit.corpus.tex_symbols import FUNCTIONS, SYMBOLS
 
@@ -11,7 +13,8 @@ _UNDER = {"⏟": "underbrace", "_": "underline", "̲": "underline"}
 _LIMITS = set("∑∏∐∫∬∮⋃⋂⋁⋀")
 _LIMIT_WORDS = {"lim", "max", "min", "sup", "inf", "limsup", "liminf", "argmax", "argmin", "det", "gcd"}
 _VARIANTS = {"bold": "mathbf", "double-struck": "mathbb", "script": "mathcal", "fraktur": "mathfrak",
-             "normal": "mathrm", "sans-serif": "mathsf", "monospace": "mathtt", "bold-italic": "boldsymbol"}  # fmt: skip  # noqa: E501
+             "normal": "mathrm", "sans-serif": "mathsf", "monospace": "mathtt",
+             "bold-italic": "boldsymbol"}  # fmt: skip
 _SKIPPED = {"annotation", "annotation-xml", "maligngroup", "malignmark", "mphantom", "mprescripts", "none"}
 _ESCAPED = str.maketrans({c: "\\" + c for c in "%#&_{}$"})
 
@@ -103,7 +106,10 @@ def _command(tex: str) -> bool:
 
 
 def _script(e: Element) -> str:
-    tex = mathml_tex(e).strip()
+    return _braced(mathml_tex(e).strip())
+
+
+def _braced(tex: str) -> str:
     return tex if len(tex) == 1 else f"{{{tex}}}"
 
 
@@ -114,21 +120,21 @@ def _sup(p: list[Element]) -> str:
 
 
 def _over(p: list[Element]) -> str:
-    mark = p[1].line()
-    if mark in _ACCENTS:
-        return f"\\{_ACCENTS[mark]}{{{mathml_tex(p[0]).strip()}}}"
-    if _takes_limits(p[0]):
-        return f"{_base(p[0]).rstrip()}^{_script(p[1])}"
-    return f"\\overset{{{mathml_tex(p[1]).strip()}}}{{{mathml_tex(p[0]).strip()}}}"
+    return _stacked(p, _ACCENTS, "^", "overset")
 
 
 def _under(p: list[Element]) -> str:
+    return _stacked(p, _UNDER, "_", "underset")
+
+
+def _stacked(p: list[Element], marks: Mapping[str, str], script: str, otherwise: str) -> str:
+    """A base with something above or below it: an accent, a limit, or neither."""
     mark = p[1].line()
-    if mark in _UNDER:
-        return f"\\{_UNDER[mark]}{{{mathml_tex(p[0]).strip()}}}"
+    if mark in marks:
+        return f"\\{marks[mark]}{{{mathml_tex(p[0]).strip()}}}"
     if _takes_limits(p[0]):
-        return f"{_base(p[0]).rstrip()}_{_script(p[1])}"
-    return f"\\underset{{{mathml_tex(p[1]).strip()}}}{{{mathml_tex(p[0]).strip()}}}"
+        return f"{_base(p[0]).rstrip()}{script}{_script(p[1])}"
+    return f"\\{otherwise}{{{mathml_tex(p[1]).strip()}}}{{{mathml_tex(p[0]).strip()}}}"
 
 
 def _takes_limits(e: Element) -> bool:
@@ -171,12 +177,12 @@ def _multiscripts(e: Element) -> str:
     def scripts(pairs: list[Element]) -> str:
         out = ""
         for i, p in enumerate(pairs):
-            if p.tag != "none" and mathml_tex(p):
-                out += ("_", "^")[i % 2] + _script(p)
+            if tex := mathml_tex(p):  # once: nested scripts would take time exponential in their depth
+                out += ("_", "^")[i % 2] + _braced(tex.strip())
         return out
 
-    front = f"{{}}{scripts(before)}" if scripts(before) else ""
-    return front + (_base(parts[0]) if parts else "") + scripts(after)
+    front = scripts(before)
+    return (f"{{}}{front}" if front else "") + (_base(parts[0]) if parts else "") + scripts(after)
 
 
 _FIXED = {

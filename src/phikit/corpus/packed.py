@@ -199,7 +199,8 @@ def _math(e: ET.Element) -> str:
         return f"\\sqrt{f'[{degree}]' if degree else ''}{{{tex('e')}}}"
     if name == "nary":
         sign = symbols(value("chr", "∫")).strip()
-        limits = "".join(f"{mark}{{{tex(k)}}}" for mark, k in (("_", "sub"), ("^", "sup")) if tex(k))
+        # Each part once: a formula nested in limits would take time exponential in its depth.
+        limits = "".join(f"{mark}{{{t}}}" for mark, k in (("_", "sub"), ("^", "sup")) if (t := tex(k)))
         return f"{sign}{limits} {tex('e')}"
     if name == "d":
         inner = ", ".join(_math(c).strip() for c in _children(e, "e"))

@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,14 +23,24 @@ _NO_TEXT = ("id", "other", "meta", "metadata")  # keys of a row that hold none
 
 
 def read_references(path: Path) -> Iterator[tuple[str, str]]:
-    """(item id, text) of each row of a benchmark: JSONL, a JSON list, CSV or TSV (with a header or without), each
-    also as .gz, JSONL also as .zst; Parquet; a .tar.gz or .zip of such files, or a folder of them.
+    """(item id, text) of each row of a benchmark: JSONL, a JSON list, CSV or TSV (with a header or without); Parquet;
+    each also as .gz or .zst; a .tar.gz or .zip of such files, or a folder of them.
 
     The text is `text` where a row has it, else all its strings (question, options, ...), lists included, in the row's
     order and one a line. A question or solution of PART words is an item of the same id beside that, so that a long
     solution does not hide how much of the question was found. The id is the row's `id`, else "<file>:<row>". Raises
-    ValueError for a file that is missing or of another kind, and for a row without text.
+    ValueError for a file that is missing, damaged or of another kind, and for a row without text.
     """
+    import zstandard
+
+    damaged = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError)
+    try:
+        yield from _references(path)
+    except damaged as e:
+        raise ValueError(f"decontaminate against {path}: it cannot be read ({type(e).__name__}: {e})") from e
+
+
+def _references(path: Path) -> Iterator[tuple[str, str]]:
     if path.is_dir():
         files = [p for p in sorted(path.rglob("*")) if p.is_file() and _known(p.name)]
         if not files:
@@ -115,11 +126,16 @@ def _rows(source: Path | bytes, name: str) -> Iterator[tuple[int, dict[str, Any]
 
 def _bytes(source: Path | bytes, name: str) -> bytes:
     data = source.read_bytes() if isinstance(source, Path) else source
+    if name.endswith(".zst"):
+        import zstandard
+
+        with zstandard.open(io.BytesIO(data)) as f:
+            return f.read()
     return gzip.decompress(data) if name.endswith(".gz") else data
 
 
 def _parsed(data: bytes, name: str) -> Iterator[dict[str, Any]]:
-    name = name.removesuffix(".gz")
+    name = name.removesuffix(".gz").removesuffix(".zst")
     if name.endswith(".parquet"):
         import pyarrow.parquet as pq
 

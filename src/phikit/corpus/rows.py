@@ -6,9 +6,9 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from phikit.records.io import open_lines, read_parquet
+from phikit.records.io import RowError, bounded_lines, open_lines, parse_row, read_parquet
 
 MAX_LINE = 64 << 20  # bytes of one line, and of a .json file
 
@@ -31,18 +31,16 @@ def rows(path: Path) -> Iterator[tuple[int, Row | str]]:
 def _jsonl(path: Path) -> Iterator[tuple[int, Row | str]]:
     row_number = 0
     with open_lines(path) as f:
-        for number, line in _lines(f):
+        for number, line in bounded_lines(f, MAX_LINE):
             if line is None:
                 row_number += 1
                 yield row_number, f"line {number} is longer than {MAX_LINE >> 20} MB"
             elif line.strip():
                 row_number += 1
                 try:
-                    row = json.loads(line.decode("utf-8"))
-                except (ValueError, RecursionError) as e:
-                    raise ValueError(f"line {number}: not valid JSON ({e})") from e
-                if not isinstance(row, dict):
-                    raise ValueError(f"line {number}: expected an object, got {type(row).__name__}")
+                    row = parse_row(line)
+                except RowError as e:
+                    raise ValueError(f"line {number}: {e}") from e
                 yield row_number, row
 
 
@@ -62,7 +60,7 @@ def _json(path: Path) -> Iterator[tuple[int, Row | str]]:
 def _csv(path: Path) -> Iterator[tuple[int, Row | str]]:
     def text() -> Iterator[str]:
         with path.open("rb") as f:
-            for number, line in _lines(f):
+            for number, line in bounded_lines(f, MAX_LINE):
                 if line is None:
                     raise ValueError(f"line {number} is longer than {MAX_LINE >> 20} MB")
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -78,16 +76,3 @@ def _csv(path: Path) -> Iterator[tuple[int, Row | str]]:
         raise ValueError(f"not valid CSV ({e})") from e
     finally:
         csv.field_size_limit(before)
-
-
-def _lines(f: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """(number, line), or (number, None) for a line that is too long: it is skipped, never held."""
-    number = 0
-    while line := f.readline(MAX_LINE + 1):
-        number += 1
-        if len(line) <= MAX_LINE:
-            yield number, line
-            continue
-        while line and not line.endswith(b"\n"):
-            line = f.readline(1 << 20)
-        yield number, None

@@ -6,7 +6,6 @@ and a killed run goes on. What is kept is written with the bytes it had: lines o
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from phikit.corpus.decontaminate import EvalIndex, Match
+from phikit.corpus.decontaminate import CONTAMINATED, INFO, EvalIndex, Match
 from phikit.corpus.references import read_references, text_of
+from phikit.corpus.rows import MAX_LINE
+from phikit.corpus.sources import writable
 from phikit.jobs.pool import run_shards
 from phikit.jobs.progress import bar
-from phikit.records.io import atomic_path, open_lines, write_json, write_jsonl
+from phikit.records.io import (
+    RowError,
+    atomic_path,
+    bounded_lines,
+    open_lines,
+    parse_row,
+    write_json,
+    write_jsonl,
+)
 from phikit.text import ngrams
 
 PIECE = 16 << 20  # bytes of a plain JSONL file that are one task
@@ -35,8 +44,8 @@ class Scrub:
 
     against: tuple[Path, ...]
     key: str = ""
-    info: float = 0.1
-    contaminated: float = 0.4
+    info: float = INFO
+    contaminated: float = CONTAMINATED
     allow: tuple[Path, ...] = ()
     partial: bool = False
 
@@ -91,11 +100,11 @@ def check_piece(piece: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
 
     for row, error in _read(piece):
         text = text_of(row, piece["key"]) if row is not None else ""
+        if not writable(text):
+            text, error = "", "its text holds half of a surrogate pair"
         if not text.strip():
-            detail = (
-                error
-                or f"no text under {piece['key'] or 'text'!r} (keys: {', '.join(sorted(map(str, row or {})))})"
-            )
+            keys = ", ".join(sorted(map(str, row or {}))).encode("utf-8", "backslashreplace").decode()
+            detail = error or f"no text under {piece['key'] or 'text'!r} (keys: {keys})"
             found.append(_row(piece["path"], number, detail, None))
         texts.append(text)
         number += 1
@@ -126,24 +135,26 @@ def _stamps(paths: Sequence[Path]) -> list[Stamp]:
     for p in paths:
         if not p.exists():
             raise ValueError(f"{p}: there is no such file or folder to decontaminate against")
-        s = p.stat()
-        stamps.append([str(p), s.st_size, s.st_mtime_ns])
+        all_stats = [q.stat() for q in (p, *(p.rglob("*") if p.is_dir() else ()))]
+        stamps.append([str(p), sum(s.st_size for s in all_stats), max(s.st_mtime_ns for s in all_stats)])
     return stamps
 
 
 def _index(against: list[Stamp], allow: list[Stamp]) -> tuple[EvalIndex, dict[str, str]]:
-    return _cached(tuple(s[0] for s in against), tuple(s[0] for s in allow))
+    return _cached(tuple(map(tuple, against)), tuple(map(tuple, allow)))
 
 
 @lru_cache(maxsize=1)
-def _cached(against: tuple[str, ...], allow: tuple[str, ...]) -> tuple[EvalIndex, dict[str, str]]:
-    """The index and the text of each item; once a process."""
+def _cached(
+    against: tuple[tuple[Any, ...], ...], allow: tuple[tuple[Any, ...], ...]
+) -> tuple[EvalIndex, dict[str, str]]:
+    """The index of stamped files and the text of each item; once a process."""
     from phikit.corpus.allow import common_phrases
 
-    pairs = [pair for path in against for pair in read_references(Path(path))]
+    pairs = [pair for path, *_ in against for pair in read_references(Path(path))]
     if not pairs:
         raise ValueError("decontaminate: name benchmark files with --against, they hold no row")
-    trusted = [text for path in allow for _, text in read_references(Path(path))]
+    trusted = [text for path, *_ in allow for _, text in read_references(Path(path))]
     texts = dict(reversed(pairs))  # of an item its whole text, which is its first pair
     return EvalIndex(pairs, common=common_phrases(trusted) if trusted else None), texts
 
@@ -175,7 +186,7 @@ def _line_ends(path: Path, size: int) -> list[int]:
     with path.open("rb") as f:
         while (ends[-1] if ends else 0) + PIECE < size:
             f.seek((ends[-1] if ends else 0) + PIECE)
-            f.readline()
+            next(bounded_lines(f, PIECE), None)
             ends.append(f.tell())
     return [*ends, size] if not ends or ends[-1] < size else ends
 
@@ -188,29 +199,18 @@ def _read(piece: dict[str, Any]) -> Iterator[tuple[dict[str, Any] | None, str]]:
         for batch in pq.ParquetFile(piece["path"]).iter_batches(1024, row_groups=[piece["group"]]):
             yield from ((row, "") for row in batch.to_pylist())
         return
-    for line in _lines(piece):
-        try:
-            row = json.loads(line)
-            yield (
-                (row, "")
-                if isinstance(row, dict)
-                else (None, f"expected an object, got {type(row).__name__}")
-            )
-        except ValueError as e:
-            yield None, f"not valid JSON ({e})"
-
-
-def _lines(piece: dict[str, Any]) -> Iterator[bytes]:
-    """The lines of a piece, blank ones too: a row's number is its line's."""
-    path = Path(piece["path"])
-    if "start" in piece:
-        with path.open("rb") as f:
+    with open_lines(Path(piece["path"])) as f:
+        if "start" in piece:
             f.seek(piece["start"])
-            while f.tell() < piece["end"] and (line := f.readline()):
-                yield line
-    else:
-        with open_lines(path) as f:
-            yield from f
+        for _, line in bounded_lines(f, MAX_LINE):  # blank ones too: a row's number is its line's
+            try:
+                if line is None:
+                    raise RowError(f"a line of more than {MAX_LINE >> 20} MB")
+                yield parse_row(line), ""
+            except RowError as e:
+                yield None, str(e)
+            if "end" in piece and f.tell() >= piece["end"]:
+                break
 
 
 def _write_kept(path: Path, out: Path, gone: set[int]) -> None:
@@ -227,8 +227,8 @@ def _write_kept(path: Path, out: Path, gone: set[int]) -> None:
                 number += batch.num_rows
         return
     with atomic_path(out) as tmp, open_lines(path) as f, open_lines(tmp, like=path) as g:
-        for number, line in enumerate(f):
-            if number not in gone:
+        for number, line in bounded_lines(f, MAX_LINE):
+            if line is not None and number - 1 not in gone:
                 g.write(line)
 
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import msgspec
 
-from phikit.engine import llama_wire as wire
+from phikit.engine import wire
 
 Replies = SimpleQueue[wire.Reply]
 
 
 class EngineCrashed(RuntimeError):
-    """The llama.cpp child process ended; the message names the model and what the process last said."""
+    """An engine's process ended; the message names the model and what the process last said."""
 
 
 class Child:
@@ -32,7 +32,7 @@ class Child:
     def __init__(
         self, model: Path, context: int, parallel: int, threads: int, program: str = "llama_worker"
     ) -> None:
-        """`program` is a module of this folder that speaks `llama_wire`."""
+        """`program` is a module of this folder that speaks `wire`."""
         self.model, self.what = model, {"llama_worker": "llama.cpp"}.get(program, "torch")
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close())
         arguments = [str(model), str(context), str(parallel), str(threads)]
@@ -57,7 +57,7 @@ class Child:
             why = hello.message if isinstance(hello, wire.Fault) else self._last_words()
             self.close()
             raise ValueError(f"{model}: {self.what} cannot load this model: {why}")
-        self.reader = threading.Thread(target=self._read, name="llama-reader", daemon=True)
+        self.reader = threading.Thread(target=self._read, name="engine-reader", daemon=True)
         self.reader.start()
 
     def ask(self, make: Callable[[int], wire.Request]) -> wire.Value:

@@ -103,7 +103,7 @@ class Endpoint:
             response = await client.post(f"{self.url}/chat/completions", json=body, headers=headers)
         except httpx.HTTPError as e:
             raise transport_error(self.url, e) from e
-        return chat_reply(read_reply(self.url, response))
+        return chat_reply(read_reply(self.url, response, self.key_variable))
 
 
 def chat_body(model: str, turns: Sequence[Turn], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,8 +120,8 @@ def transport_error(url: str, error: httpx.HTTPError) -> EndpointError:
     return BadReply(text)
 
 
-def read_reply(url: str, response: httpx.Response) -> dict[str, Any]:
-    """The JSON object of a good reply; raises the typed error of any other."""
+def read_reply(url: str, response: httpx.Response, key_variable: str = KEY_VARIABLE) -> dict[str, Any]:
+    """The JSON object of a good reply; raises the typed error of any other. `key_variable` is where its key lies."""
     status = response.status_code
     if status == 200:
         return _object(url, response)
@@ -131,7 +131,7 @@ def read_reply(url: str, response: httpx.Response) -> dict[str, Any]:
     if status >= 500 or status in (408, 425):
         after = _seconds(response.headers.get("retry-after"))
         raise Unavailable(f"{url}: {status} {said}", retry_after=after)
-    hint = f" (is {KEY_VARIABLE} set?)" if status in (401, 403) else ""
+    hint = f" (is {key_variable} set?)" if status in (401, 403) else ""
     raise Refused(f"{url}: {status} {said}{hint}", status)
 
 

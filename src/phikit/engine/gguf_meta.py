@@ -43,8 +43,13 @@ class GgufMeta:
 
 
 def read_meta(path: Path) -> GgufMeta:
-    """Metadata of a GGUF. Raises FileNotFoundError, or ValueError that names the file when it is not a whole,
-    sane GGUF with a language model."""
+    """Metadata of a GGUF. Raises as `read_gguf`."""
+    return read_gguf(path)[0]
+
+
+def read_gguf(path: Path) -> tuple[GgufMeta, GgufHeader]:
+    """Metadata of a GGUF, and its header. Raises FileNotFoundError, or ValueError that names the file when it is not
+    a whole, sane GGUF with a language model."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such GGUF file")
     if path.stat().st_size == 0:
@@ -55,7 +60,7 @@ def read_meta(path: Path) -> GgufMeta:
             digest = hashlib.sha256(len(data).to_bytes(8, "little"))
             digest.update(data[: header.end])
             digest.update(data[max(len(data) - (1 << 20), 0) :])
-            return meta_of(header, path, digest.hexdigest()[:8])
+            return meta_of(header, path, digest.hexdigest()[:8]), header
         except ValueError as e:
             raise ValueError(f"{path}: {e}") from e
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
-from phikit.engine import llama_wire as wire
+from phikit.engine import wire
 from phikit.engine.base import (
     Counter,
     EngineInfo,

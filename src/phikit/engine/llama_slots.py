@@ -16,8 +16,8 @@ import numpy as np
 from phikit.engine.base import GenRequest
 from phikit.engine.draw import best, log_total, pick, sample_key, shaped, uniform
 from phikit.engine.llama_c import Context, Grammar, Model
-from phikit.engine.llama_wire import Alternatives, Done, Fault, Reply, Token
 from phikit.engine.pieces import Pieces
+from phikit.engine.wire import Alternatives, Done, Fault, Reply, Token
 from phikit.records.types import Finish
 
 _SHARE = 16  # a common beginning longer by this many tokens is worth a copy, or waiting for

@@ -1,4 +1,4 @@
-"""The child process of LlamaEngine: frames of `llama_wire` on stdin and stdout, llama.cpp inside.
+"""The child process of LlamaEngine: frames of `wire` on stdin and stdout, llama.cpp inside.
 
 An assert in ggml aborts this process, not its parent. Tokenization is answered at once; generation, scores and
 embeddings take turns, a batch at a time. It ends when stdin closes or its parent is gone.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 
-from phikit.engine import llama_wire as wire
-from phikit.engine.child_end import Replies, listen
+from phikit.engine import wire
+from phikit.engine.child_end import Replies, Task, serve, step
 from phikit.engine.llama_c import Model
 from phikit.engine.llama_score import Embedder, Scorer
 from phikit.engine.llama_slots import Job, Slots
@@ -36,7 +35,7 @@ class Worker:
         # A batch must hold a token of every sample.
         self.slots = Slots(self.model, parallel, context, max(batch, parallel), self.outbox.append)
         self.slots.try_out()
-        self.tasks: deque[tuple[int, Iterator[wire.Reply | None]]] = deque()
+        self.tasks: deque[tuple[int, Task]] = deque()
         self.scorer: Scorer | None = None
         self.embedder: Embedder | None = None
 
@@ -67,27 +66,22 @@ class Worker:
     def turn(self) -> None:
         """One batch of the oldest score or embedding request."""
         number, task = self.tasks[0]
-        try:
-            reply = next(task)
-        except ValueError as e:
-            reply = wire.Fault(number, str(e), True)
-        except RuntimeError as e:
-            reply = wire.Fault(number, str(e), False)
+        reply = step(number, task)
         if reply is not None:
             self.outbox.append(reply)
             self.tasks.popleft()
 
-    def score(self, request: wire.Scoring) -> Iterator[wire.Reply | None]:
+    def score(self, request: wire.Scoring) -> Task:
         self.scorer = self.scorer or Scorer(self.model, self.length)
         computed = 0
-        for step in self.scorer.score(request.requests):
-            if isinstance(step, int):
-                computed += step
+        for found in self.scorer.score(request.requests):
+            if isinstance(found, int):
+                computed += found
                 yield None
             else:
-                yield wire.Value(request.id, step, computed)
+                yield wire.Value(request.id, found, computed)
 
-    def embed(self, request: wire.Embed) -> Iterator[wire.Reply | None]:
+    def embed(self, request: wire.Embed) -> Task:
         self.embedder = self.embedder or Embedder(self.model, self.length)
         vectors, computed = [], 0
         for i, text in enumerate(request.texts):
@@ -101,20 +95,18 @@ class Worker:
             yield None
         yield wire.Value(request.id, vectors, computed)
 
-    def light(self, request: wire.Encode | wire.Decode | wire.Spell) -> wire.Reply:
-        if isinstance(request, wire.Decode | wire.Spell):
-            wrong = any(not 0 <= i < self.model.n_vocab for i in request.ids)
-            if wrong:
-                return wire.Fault(request.id, f"a token id is not in 0 to {self.model.n_vocab - 1}", True)
-        if isinstance(request, wire.Spell):
-            return wire.Value(request.id, list(map(self.model.piece, request.ids)))
-        if isinstance(request, wire.Decode):
-            data = b"".join(map(self.model.piece, request.ids))
-            return wire.Value(request.id, data.decode("utf-8", "replace"))
-        ids: list[int] = []
-        for text, special in request.parts:
-            ids += self.model.encode(text, special=special)
-        return wire.Value(request.id, ids)
+    @property
+    def vocab(self) -> int:
+        return self.model.n_vocab
+
+    def encode(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+        return [i for text, special in parts for i in self.model.encode(text, special=special)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return b"".join(self.spell(ids)).decode("utf-8", "replace")
+
+    def spell(self, ids: Sequence[int]) -> list[bytes]:
+        return list(map(self.model.piece, ids))
 
     def flush(self) -> None:
         if self.outbox:
@@ -122,27 +114,13 @@ class Worker:
             self.outbox.clear()
 
 
-def main() -> None:
-    parent = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes stdin
-    replies = Replies()
+def load(replies: Replies) -> Worker:
     path, context, parallel, threads = sys.argv[1], *(int(a) for a in sys.argv[2:5])
     signal.alarm(_PATIENCE + os.path.getsize(path) // _SLOWEST)  # some damaged files make llama.cpp loop
-    try:
-        worker = Worker(path, context, parallel, threads, replies)
-    except Exception as e:
-        replies.write([wire.Fault(0, f"{type(e).__name__}: {e}", True)])
-        return
+    worker = Worker(path, context, parallel, threads, replies)
     signal.alarm(0)
-    worker.replies.write([wire.Ready()])
-    listen(worker, parent)
-    try:
-        worker.run()
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)  # llama.cpp's own threads would make an ordinary exit an abort
+    return worker
 
 
 if __name__ == "__main__":
-    main()
+    serve(load)

@@ -305,7 +305,7 @@ class RemoteEngine:
             response = self._client.post(url, json=body, headers=self.endpoint.headers())
         except httpx.HTTPError as e:
             raise transport_error(url, e) from e
-        return read_reply(url, response)
+        return read_reply(url, response, self.endpoint.key_variable)
 
 
 def _says_its_text(choice: Mapping[str, Any]) -> bool:

@@ -73,10 +73,8 @@ class Slots:
                 opened[how] = self.rows.open(prompt, hidden, len(r.prompt), r.temperature, r.top_p)
             slot = self.free.pop()
             self.live[slot] = s
-            self.wants_top, self.is_shaped = (
-                self.wants_top or r.top_logprobs > 0,
-                self.is_shaped or r.is_shaped,
-            )
+            self.wants_top |= r.top_logprobs > 0
+            self.is_shaped |= r.is_shaped
             self.drawn[slot], self.limit[slot], self.kind[slot] = 0, s.limit, self.kinds[s.request]
             self.closer[slot] = self.closers[s.request]
             self.row[slot], self.key[slot] = opened[how], sample_key(r.seed, s.number)
@@ -135,9 +133,8 @@ class Slots:
             if s.spec.is_shaped:
                 row, n = int(self.row[slot]), int(self.drawn[slot])
                 tokens = [*s.spec.prompt, *self.tokens[slot, :n].tolist()]
-                changed[row] = torch.from_numpy(shaped(logits[row].cpu().numpy(), s.spec, tokens)).to(
-                    logits.device
-                )
+                own = shaped(logits[row].cpu().numpy(), s.spec, tokens)
+                changed[row] = torch.from_numpy(own).to(logits.device)
         return changed
 
     def _note_top(self, logits: torch.Tensor) -> None:

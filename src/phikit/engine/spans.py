@@ -38,11 +38,7 @@ def rendered(chat: FileChat, turns: Sequence[Turn], open_assistant: bool) -> Ren
     tokens: list[int] = []
     train: list[bool] = []
     for answer, pieces in _cut(whole, cuts):
-        ids = [
-            i
-            for text, special in pieces
-            for i in (chat.encode(text) if special else chat.tokenizer.encode(text))
-        ]
+        ids = chat.encode_pieces(pieces)
         ends = [n + 1 for n, i in enumerate(ids) if i in chat.stop_ids]
         if answer and not ends:
             raise ValueError(

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -73,10 +73,13 @@ class FileChat:
         """Raises ValueError where the model has no template, or the template refuses."""
         if self.template is None:
             raise ValueError("the model has no chat template; it is a base model: use encode()")
-        ids: list[int] = []
-        for text, special in self.template.render(turns):
-            ids += self.encode(text) if special else self.tokenizer.encode(text)
-        return ids
+        return self.encode_pieces(self.template.render(turns))
+
+    def encode_pieces(self, pieces: Iterable[tuple[str, bool]]) -> list[int]:
+        """Ids of pieces (text, special) of a rendered conversation."""
+        return [
+            i for text, special in pieces for i in (self.encode if special else self.tokenizer.encode)(text)
+        ]
 
     @property
     def source(self) -> str | None:

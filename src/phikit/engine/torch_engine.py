@@ -69,6 +69,7 @@ class TorchEngine:
             numerics = f"{numerics.removeprefix('exact-')}-of-{source}"
         self.info = EngineInfo(name, c.context, c.vocab, numerics)
         self._counter = Counter()
+        self._holders: dict[int, torch.Tensor] = {}  # byte -> tokens that hold it
 
     @classmethod
     def from_folder(
@@ -126,8 +127,7 @@ class TorchEngine:
 
     def encode_pieces(self, pieces: Sequence[tuple[str, bool]]) -> list[int]:
         """Ids of pieces (text, special) of a rendered conversation."""
-        whole = FileChat(self.tokenizer, None, ())
-        return [i for text, special in pieces for i in (whole.encode(text) if special else self.encode(text))]
+        return (self.dialog or FileChat(self.tokenizer, None, ())).encode_pieces(pieces)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids)
@@ -275,14 +275,22 @@ class TorchEngine:
         be complete after another token, so that a text is looked at no oftener."""
         known: dict[tuple[str, ...], torch.Tensor] = {}
         for stop in dict.fromkeys(stops):
-            last = {s.encode()[-1] for s in stop if s}
             known[stop] = torch.zeros(self.info.vocab, dtype=torch.bool)
             if stop and not self.tokenizer.is_byte_level:
                 known[stop].fill_(True)
-            elif stop:
-                ids = range(min(self.info.vocab, self.tokenizer.vocab_size))
-                known[stop][[t for t in ids if last.intersection(self.tokenizer.token_bytes(t))]] = True
+            else:
+                for byte in {s.encode()[-1] for s in stop if s}:
+                    known[stop] |= self._with_byte(byte)
         return [known[stop] for stop in stops]
+
+    def _with_byte(self, byte: int) -> torch.Tensor:
+        """[V] bool: the tokens that hold a byte. Looked for once: every call of a search has the same stop strings."""
+        if byte not in self._holders:
+            found = torch.zeros(self.info.vocab, dtype=torch.bool)
+            ids = range(min(self.info.vocab, self.tokenizer.vocab_size))
+            found[[t for t in ids if byte in self.tokenizer.token_bytes(t)]] = True
+            self._holders[byte] = found
+        return self._holders[byte]
 
     def _room(self, positions: int) -> int:
         """How many samples of so many positions the memory holds."""

@@ -1,4 +1,4 @@
-"""A checkpoint or Hugging Face folder in a process of its own: TorchEngine behind the frames of `llama_wire`.
+"""A checkpoint or Hugging Face folder in a process of its own: TorchEngine behind the frames of `wire`.
 
 For the server, which unloads a model for sure by ending its process. Requests take turns, a token at a time; their
 results are those of TorchEngine. It ends when stdin closes or its parent is gone.
@@ -6,21 +6,17 @@ results are those of TorchEngine. It ends when stdin closes or its parent is gon
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from phikit.engine import llama_wire as wire
+from phikit.engine import wire
 from phikit.engine.base import GenRequest
-from phikit.engine.child_end import Replies, listen
+from phikit.engine.child_end import Replies, Task, serve, step
 from phikit.engine.torch_engine import TorchEngine
-
-Task = Iterator[wire.Reply | None]
 
 
 class Worker:
@@ -59,12 +55,7 @@ class Worker:
     def turn(self) -> None:
         """A step of the oldest task, which then goes behind the others."""
         number, task = self.tasks.popleft()
-        try:
-            reply = next(task, None)
-        except ValueError as e:
-            reply = wire.Fault(number, str(e), True)
-        except RuntimeError as e:
-            reply = wire.Fault(number, str(e), False)
+        reply = step(number, task)
         if reply is not None:
             self.replies.write([reply])
         if not isinstance(reply, wire.Fault) and task.gi_frame is not None:  # type: ignore[attr-defined]
@@ -102,32 +93,23 @@ class Worker:
         rows = [(values.tolist(), greedy.tolist()) for values, greedy in found]
         yield wire.Value(request.id, rows, self.engine.usage.prefilled - before)
 
-    def light(self, request: wire.Encode | wire.Decode | wire.Spell) -> wire.Reply:
-        if isinstance(request, wire.Decode | wire.Spell):
-            wrong = any(not 0 <= i < self.engine.info.vocab for i in request.ids)
-            if wrong:
-                return wire.Fault(request.id, f"a token id is not in 0 to {self.engine.info.vocab - 1}", True)
-        if isinstance(request, wire.Spell):
-            return wire.Value(request.id, [self.engine.tokenizer.token_bytes(i) for i in request.ids])
-        if isinstance(request, wire.Decode):
-            return wire.Value(request.id, self.engine.decode(request.ids))
-        return wire.Value(request.id, self.engine.encode_pieces(request.parts))
+    @property
+    def vocab(self) -> int:
+        return self.engine.info.vocab
+
+    def encode(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+        return self.engine.encode_pieces(parts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.engine.decode(ids)
+
+    def spell(self, ids: Sequence[int]) -> list[bytes]:
+        return [self.engine.tokenizer.token_bytes(i) for i in ids]
 
 
-def main() -> None:
-    parent = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes stdin
-    replies = Replies()
-    folder, threads = sys.argv[1], int(sys.argv[4])
-    try:
-        worker = Worker(folder, threads, replies)
-    except Exception as e:
-        replies.write([wire.Fault(0, f"{type(e).__name__}: {e}", True)])
-        return
-    worker.replies.write([wire.Ready()])
-    listen(worker, parent)
-    worker.run()
+def load(replies: Replies) -> Worker:
+    return Worker(sys.argv[1], int(sys.argv[4]), replies)
 
 
 if __name__ == "__main__":
-    main()
+    serve(load)

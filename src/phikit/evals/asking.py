@@ -56,6 +56,14 @@ def continuations(
     return tuple(found)
 
 
+def windows(ids: Sequence[int], size: int) -> list[ScoreRequest]:
+    """Requests that score every id but the first once, in windows of `size` ids that overlap by one."""
+    return [
+        ScoreRequest(tuple(ids[at : at + 1]), tuple(ids[at + 1 : at + size]))
+        for at in range(0, len(ids) - 1, size - 1)
+    ]
+
+
 def requests(task: Task, prompts: Sequence[Prompt], engine: Engine, model: str, seed: int) -> list[Asked]:
     """What is asked for the prompts. A sample's seed depends on the task, item and run alone, so two models draw common
     random numbers."""

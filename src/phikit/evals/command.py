@@ -30,7 +30,7 @@ def run(
     threads: int = 0,
     say: Say,
 ) -> None:
-    """Evaluates and prints. Raises ValueError or FileNotFoundError with the fix before the model is opened, where the
+    """Evaluates and prints. Raises ValueError or FileNotFoundError with the fix before anything is asked, where the
     tasks, files or judge are at fault."""
     from phikit.ask.teacher import open_teacher
     from phikit.engine.open import open_engine
@@ -41,8 +41,9 @@ def run(
 
     chosen = choose(tasks, settings)
     packs.roots(data)
+    itself = f"--judge {judge} is the model under test: name another one, or say --self-judge"
     if judge == model and not self_judge:
-        raise ValueError(f"--judge {judge} is the model under test: name another one, or say --self-judge")
+        raise ValueError(itself)
     for path in train:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such training text")
@@ -51,6 +52,8 @@ def run(
     try:
         if judge:
             grader = open_teacher(judge, log=out / records.JUDGE, role="judge", parallel=parallel)
+            if not self_judge and same_model(grader.model, engine.info.name):
+                raise ValueError(itself)
         found = evaluate(
             engine, model, chosen, out, Settings(limit or None, seed, tuple(data), threads), identity=identity(engine),
             judge=grader, clean=(lambda planned: contaminated(planned, texts(train))) if train else None,
@@ -62,6 +65,11 @@ def run(
             grader.close()
     for line in table(found.run, found.scores):
         say(line)
+
+
+def same_model(a: str, b: str) -> bool:
+    """Whether two engines' names are those of one model, in whatever way it was named to them."""
+    return a == b or (Path(a).exists() and Path(b).exists() and Path(a).samefile(b))
 
 
 def compare(a: Path, b: Path, *, json: bool, say: Say) -> list[dict[str, Any]]:

@@ -94,14 +94,6 @@ def item_text(item: Item) -> str:
     return str(item["question"] if "question" in item else item["text"])
 
 
-def training_texts(documents: Sequence[Path], dialogs: Sequence[Path]) -> Iterator[str]:
-    """The texts of Document files and the conversations of Dialog files (question and answer as one text)."""
-    for path in documents:
-        yield from (str(row["text"]) for row in read_jsonl(path))
-    for path in dialogs:
-        yield from ("\n".join(str(t["content"]) for t in row["turns"]) for row in read_jsonl(path))
-
-
 def _common(grams: np.ndarray, offsets: np.ndarray, share: float) -> np.ndarray:
     """Whether each gram is in more than `share` of the items, and in more than five."""
     lengths = np.diff(offsets)

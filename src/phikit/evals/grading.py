@@ -31,8 +31,8 @@ def choice_scores(asked: Asked, answer: Answer) -> Graded:
 
 
 def grade(asked: Sequence[Asked], answers: Sequence[Answer], bar: Bar, *, threads: int) -> list[Graded]:
-    """One of each. Graders that run programs take turns in `threads` threads; the others are done in this one (they are
-    pure Python, and some keep a child process)."""
+    """One of each. Graders that run programs take turns in `threads` threads; the others are done in this one meanwhile
+    (they are pure Python, and some keep a child process)."""
 
     def one(pair: tuple[Asked, Answer]) -> Graded:
         found = _grade(*pair)
@@ -40,10 +40,9 @@ def grade(asked: Sequence[Asked], answers: Sequence[Answer], bar: Bar, *, thread
         return found
 
     pairs = list(zip(asked, answers, strict=True))
-    if not any(a.task.tests for a in asked):
-        return [one(p) for p in pairs]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(one, pairs))
+        programs = pool.map(one, [p for p in pairs if p[0].task.tests])
+        return [next(programs) if p[0].task.tests else one(p) for p in pairs]
 
 
 def ungraded(task: Task, outcome: str, detail: str = "") -> Graded:

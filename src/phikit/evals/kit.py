@@ -18,6 +18,7 @@ from typing import Any
 
 from phikit.ask.teacher import Teacher
 from phikit.evals.contamination import overlap
+from phikit.evals.declared import checked_name, read_keys
 from phikit.evals.metrics import judging
 from phikit.evals.task import Answer, Generate, Item, Source, Task
 
@@ -84,14 +85,10 @@ def new(folder: Path) -> list[Path]:
 
 def read(folder: Path) -> tuple[dict[str, str], list[Question]]:
     """(name and title, questions). Raises ValueError that names the file, the key and the fix."""
-    told = _yaml(folder / SET)
-    if unknown := sorted(set(told) - {"name", "title"}):
-        raise ValueError(f"{folder / SET}: unknown keys {', '.join(unknown)}; keys are name, title")
-    name = str(told.get("name", ""))
-    if not re.fullmatch(r"[\w.-]+", name):
-        raise ValueError(
-            f"{folder / SET}: name {name!r} may hold letters, digits, dots, dashes and underscores only"
-        )
+    if not is_kit(folder):
+        raise FileNotFoundError(f"{folder / SET}: no such file; `phikit eval new DIR` begins a set")
+    told = read_keys(folder / SET, ("name", "title"))
+    name = checked_name(str(told.get("name", "")), folder / SET)
     files = sorted((folder / QUESTIONS).glob("*.yaml"))
     if not files:
         raise ValueError(f"{folder / QUESTIONS}: no questions (*.yaml)")
@@ -172,9 +169,7 @@ def tried(questions: Sequence[Question], judge: Teacher) -> list[Tried]:
 
 
 def _question(path: Path) -> Question:
-    told = _yaml(path)
-    if unknown := sorted(set(told) - set(FIELDS)):
-        raise ValueError(f"{path}: unknown keys {', '.join(unknown)}; keys are {', '.join(FIELDS)}")
+    told = read_keys(path, FIELDS)
     for key, kind in FIELDS.items():
         if not isinstance(told.get(key), kind) or not told[key]:
             raise ValueError(
@@ -189,17 +184,3 @@ def _question(path: Path) -> Question:
         if type(n["points"]) is not int or not 1 <= n["points"] <= MOST_POINTS:
             raise ValueError(f"{path}: note {i} gives {n['points']!r} points; 1 to {MOST_POINTS}")
     return Question(path.stem, told["skill"], told["prompt"].strip(), told["answer"].strip(), tuple(notes))
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; `phikit eval new DIR` begins a set")
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as e:
-        raise ValueError(f"{path}: not valid YAML ({e})") from e
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected keys")
-    return found

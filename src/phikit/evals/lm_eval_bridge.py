@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from phikit.engine.base import Engine, GenRequest, ScoreRequest
-from phikit.evals.asking import continuations
+from phikit.evals.asking import continuations, windows
 from phikit.records.ids import seed_of
 
 MAX_TOKENS = 256  # lm-eval's own default
@@ -75,9 +75,8 @@ def rolling(engine: Engine, texts: Sequence[str]) -> list[float]:
     requests: list[ScoreRequest] = []
     counts = []
     for text in texts:
-        ids = [start, *engine.encode(text)]
-        cuts = range(0, len(ids) - 1, window - 1)
-        requests += [ScoreRequest(tuple(ids[s : s + 1]), tuple(ids[s + 1 : s + window])) for s in cuts]
+        cuts = windows([start, *engine.encode(text)], window)
+        requests += cuts
         counts.append(len(cuts))
     scores = iter(engine.score(requests))
     return [sum(next(scores).logprob for _ in range(n)) for n in counts]

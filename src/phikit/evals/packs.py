@@ -59,7 +59,7 @@ PACKS = {
         Pack(
             "mmlu_pro", "MMLU-Pro", "MIT", "huggingface.co/datasets/TIGER-Lab/MMLU-Pro",
             {"test": ("test*.jsonl", "test*.parquet"), "validation": ("validation*.jsonl", "validation*.parquet")},
-            readers.table,
+            readers.mmlu_pro,
         ),
         Pack(
             "arc", "ARC-Challenge", "CC BY-SA 4.0", "allenai.org/data/arc (ARC-V1-Feb2018)",

@@ -78,6 +78,8 @@ def prompts(task: Task, source: TaskSource, limit: int | None = None) -> list[Pr
     exactly what the full one asks. `limit` takes groups in turn, so that every subject is there. Raises ValueError or
     NoData."""
     made = _generated(task, source) if task.item is None else _rows(task, source)
+    if not made:
+        raise ValueError(f"task {task.name}: its data hold no item to ask")
     ids = [m[0].id for m in made]
     if len(set(ids)) < len(ids):
         raise ValueError(

@@ -16,7 +16,6 @@ from typing import Any
 from phikit.records.io import RowError, read_jsonl, read_parquet
 
 Rows = Iterator[dict[str, Any]]
-LETTERS = "ABCDEFGHIJKLMNOP"
 
 
 def mmlu(path: Path, split: str) -> Rows:
@@ -40,6 +39,21 @@ def mmlu(path: Path, split: str) -> Rows:
             }
 
 
+def mmlu_pro(path: Path, split: str) -> Rows:
+    """{id, question, choices, gold, subject}: up to ten choices."""
+    for row in table(path, split):
+        choices, gold = (require_field(path, row, k) for k in ("options", "answer_index"))
+        if not 0 <= int(gold) < len(choices) <= 10:
+            raise RowError(f"{path}, row {row['id']}: answer {gold} of {len(choices)} choices, at most 10")
+        yield {
+            "id": row["id"],
+            "question": require_field(path, row, "question"),
+            "choices": list(choices),
+            "gold": int(gold),
+            "subject": str(row.get("category") or ""),
+        }
+
+
 def arc(path: Path, split: str) -> Rows:
     """{id, question, choices, gold} of AI2's lines. Keys are letters or digits."""
     for i, row in enumerate(read_jsonl(path), 1):
@@ -59,7 +73,7 @@ def arc(path: Path, split: str) -> Rows:
 def triviaqa(path: Path, split: str) -> Rows:
     """{id, question, answers, first}: the aliases, and the answer shown in examples."""
     if path.suffixes[:1] == [".json"]:
-        for row in _json(path)["Data"]:
+        for row in require_field(path, json_file(path), "Data"):
             answer = row["Answer"]
             yield {
                 "id": row["QuestionId"],
@@ -104,7 +118,7 @@ def math(path: Path, split: str) -> Rows:
         for i, row in enumerate(read_jsonl(path)):
             yield _math(path, row, str(row.get("unique_id") or f"math-{split}-{i}"))
     else:
-        yield _math(path, _json(path), f"{split}/{path.parent.name}/{path.name}")
+        yield _math(path, json_file(path), f"{split}/{path.parent.name}/{path.name}")
 
 
 def _math(path: Path, row: dict[str, Any], name: str) -> dict[str, Any]:
@@ -151,6 +165,8 @@ def mbpp(path: Path, split: str) -> Rows:
 
 def mbpp_plus(path: Path, split: str) -> Rows:
     for row in read_jsonl(path):
+        for name in ("prompt", "test"):
+            require_field(path, row, name)
         yield {**row, "id": str(require_field(path, row, "task_id"))}
 
 
@@ -170,7 +186,7 @@ def mgsm(path: Path, split: str) -> Rows:
 
 
 def gpqa(path: Path, split: str) -> Rows:
-    for row in _csv(path):
+    for row in csv_rows(path):
         wrong = [require_field(path, row, f"Incorrect Answer {i}").strip() for i in (1, 2, 3)]
         yield {
             "id": require_field(path, row, "Record ID"),
@@ -182,7 +198,7 @@ def gpqa(path: Path, split: str) -> Rows:
 
 
 def simpleqa(path: Path, split: str) -> Rows:
-    for i, row in enumerate(_csv(path)):
+    for i, row in enumerate(csv_rows(path)):
         topic = re.search(r"'topic': '([^']*)'", row.get("metadata") or "")
         yield {
             "id": f"simpleqa-{i}",
@@ -220,12 +236,14 @@ def require_field(path: Path, row: dict[str, Any], name: str) -> Any:
     return row[name]
 
 
-def _csv(path: Path) -> Rows:
+def csv_rows(path: Path, delimiter: str = ",") -> Rows:
+    """Rows of a file (or a .gz) whose first line has their names."""
     with open_text(path) as f:
-        yield from csv.DictReader(f)
+        yield from csv.DictReader(f, delimiter=delimiter)
 
 
-def _json(path: Path) -> Any:
+def json_file(path: Path) -> Any:
+    """The value of a file or a .gz."""
     with open_text(path) as f:
         try:
             return json.load(f)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 from pathlib import Path
 from typing import Any
 
-from phikit.evals.readers import Rows, open_text, require_field, table
-from phikit.records.io import RowError, read_json
+from phikit.evals.readers import Rows, csv_rows, json_file, require_field, table
+from phikit.records.io import RowError
 
 
 def ifeval(path: Path, split: str) -> Rows:
@@ -61,7 +60,7 @@ def livebench(path: Path, split: str) -> Rows:
 
 def llmbar(path: Path, split: str) -> Rows:
     """{id, prompt, answers, better} of LLMBar's list: which of two outputs people prefer, as an index."""
-    for i, row in enumerate(read_json(path)):
+    for i, row in enumerate(json_file(path)):
         yield {
             "id": f"{path.stem}-{i}",
             "prompt": require_field(path, row, "input"),
@@ -88,7 +87,7 @@ def contest(path: Path, split: str) -> Rows:
 
 
 def simple_safety_tests(path: Path, split: str) -> Rows:
-    for row in _csv(path):
+    for row in csv_rows(path):
         yield {
             "id": require_field(path, row, "id"),
             "prompt": require_field(path, row, "prompts_final"),
@@ -98,7 +97,7 @@ def simple_safety_tests(path: Path, split: str) -> Rows:
 
 def harmbench(path: Path, split: str) -> Rows:
     """{id, behaviour, function, category, context}."""
-    for row in _csv(path):
+    for row in csv_rows(path):
         yield {
             "id": require_field(path, row, "BehaviorID"),
             "behaviour": require_field(path, row, "Behavior"),
@@ -110,7 +109,7 @@ def harmbench(path: Path, split: str) -> Rows:
 
 def xstest(path: Path, split: str) -> Rows:
     """{id, prompt, type}; types that begin with `contrast` are unsafe."""
-    for i, row in enumerate(_csv(path)):
+    for i, row in enumerate(csv_rows(path)):
         yield {
             "id": str(row.get("id") or i + 1),
             "prompt": require_field(path, row, "prompt"),
@@ -123,8 +122,3 @@ def _day(path: Path, value: Any) -> str:
         return datetime.date.fromisoformat(str(value)[:10]).isoformat()
     except ValueError as e:
         raise RowError(f"{path}: {value!r} is no date of the form 2024-11-06") from e
-
-
-def _csv(path: Path) -> Rows:
-    with open_text(path) as f:
-        yield from csv.DictReader(f)

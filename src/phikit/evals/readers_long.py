@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
-from typing import Any
 
-from phikit.evals.readers import Rows, open_text, require_field
+from phikit.evals.readers import Rows, csv_rows, json_file, open_text, require_field
 from phikit.records.io import RowError, read_jsonl
 
 
 def hotpotqa(path: Path, split: str) -> Rows:
     """{id, question, answers, passages: [{title, text, gold}]} of HotpotQA's lines or its one JSON list."""
-    for row in read_jsonl(path) if ".jsonl" in path.suffixes else _list(path):
+    for row in read_jsonl(path) if ".jsonl" in path.suffixes else json_file(path):
         gold = {title for title, _ in require_field(path, row, "supporting_facts")}
         yield {
             "id": require_field(path, row, "_id"),
@@ -42,32 +39,23 @@ def trec(path: Path, split: str) -> Rows:
 
 
 def banking77(path: Path, split: str) -> Rows:
-    with open_text(path) as f:
-        for i, row in enumerate(csv.DictReader(f)):
-            yield {
-                "id": f"banking77-{split}-{i}",
-                "text": require_field(path, row, "text"),
-                "label": require_field(path, row, "category"),
-            }
+    for i, row in enumerate(csv_rows(path)):
+        yield {
+            "id": f"banking77-{split}-{i}",
+            "text": require_field(path, row, "text"),
+            "label": require_field(path, row, "category"),
+        }
 
 
 def clinc150(path: Path, split: str) -> Rows:
     """The 150 intents, without the rows out of scope."""
-    with open_text(path) as f:
-        whole = json.load(f)
-    for i, (text, label) in enumerate(require_field(path, whole, split)):
+    for i, (text, label) in enumerate(require_field(path, json_file(path), split)):
         yield {"id": f"clinc150-{split}-{i}", "text": text, "label": label}
 
 
 def nlu(path: Path, split: str) -> Rows:
     """NLU evaluation data (Liu et al. 2019): every tenth row is the test split."""
-    with open_text(path) as f:
-        for i, row in enumerate(csv.DictReader(f, delimiter=";")):
-            if (i % 10 == 0) == (split == "test") and row.get("answer"):
-                label = f"{require_field(path, row, 'scenario')}_{require_field(path, row, 'intent')}"
-                yield {"id": f"nlu-{i}", "text": row["answer"], "label": label}
-
-
-def _list(path: Path) -> list[dict[str, Any]]:
-    with open_text(path) as f:
-        return json.load(f)
+    for i, row in enumerate(csv_rows(path, ";")):
+        if (i % 10 == 0) == (split == "test") and row.get("answer"):
+            label = f"{require_field(path, row, 'scenario')}_{require_field(path, row, 'intent')}"
+            yield {"id": f"nlu-{i}", "text": row["answer"], "label": label}

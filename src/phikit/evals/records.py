@@ -3,20 +3,12 @@ prompt and answer), DIR/journal.jsonl (answers as they came, for resuming), DIR/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from phikit.records.io import read_json, read_parquet, write_json, write_parquet
 
-RUN, SCORES, FOLDER, JOURNAL, JUDGE, REPORT = (
-    "run.json",
-    "scores.json",
-    "records",
-    "journal.jsonl",
-    "judge",
-    "report.html",
-)
+RUN, SCORES, FOLDER, JOURNAL, JUDGE = "run.json", "scores.json", "records", "journal.jsonl", "judge"
 _TEXT = ("task", "id", "group", "cluster", "system", "prompt", "prompt_sha", "reference", "answer", "finish", "outcome",
          "said", "detail")  # fmt: skip
 _NUMBERS = ("run", "prompt_tokens", "tokens", "gold")
@@ -58,7 +50,3 @@ def read_records(folder: Path, task: str) -> list[dict[str, Any]]:
     if not path.is_file():
         raise ValueError(f"{folder}: no records of task {task}")
     return list(read_parquet(path))
-
-
-def tasks_of(folder: Path) -> Sequence[str]:
-    return sorted(p.stem for p in (folder / FOLDER).glob("*.parquet"))

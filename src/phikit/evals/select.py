@@ -77,7 +77,7 @@ def described(task: Task) -> dict[str, Any]:
     """What of a task decides its numbers, for run.json."""
     out: dict[str, Any] = {
         "name": task.name, "title": task.title, "suite": task.suite, "version": task.version, "kind": task.kind,
-        "split": task.split, "metrics": [*task.metrics, *task.per_item, *task.derived], "runs": task.runs,
+        "split": task.split, "metrics": [*task.metrics, *task.by_item, *task.derived], "runs": task.runs,
         "length": task.length, "note": task.note, "judged": task.judge is not None, "cutoff": task.cutoff,
         "turns": task.talk.turns if task.talk else 1,
     }  # fmt: skip

@@ -45,7 +45,7 @@ def _lines(task: Task, records: Sequence[Record], group: str, subset: str) -> li
     estimates = {m: _estimate(task, records, [t[m] for t in tables]) for m in task.metrics}
     if not group:
         by_item = _per_item(records, [t[task.metrics[0]] for t in tables])
-        for name, fn in task.per_item.items():
+        for name, fn in task.by_item.items():
             found = [fn(v) for _, v in by_item]
             estimates[name] = stats.clustered_share(found, [c for c, _ in by_item])
     for name, derived in task.derived.items():
@@ -87,10 +87,8 @@ def _estimate(task: Task, records: Sequence[Record], x: Sequence[float]) -> stat
     clusters = [r["cluster"] for r in records]
     if task.per_run and task.runs > 1:
         return _within(stats.two_way(x, clusters, [r["run"] for r in records]), x)
-    if all(v in (0.0, 1.0) for v in x) and len(set(clusters)) == len(x):
-        return stats.share(int(sum(x)), len(x))
     if all(0.0 <= v <= 1.0 for v in x):
-        return stats.clustered_share(x, clusters)
+        return stats.share_of(x, clusters)
     return stats.mean(x, clusters)
 
 

@@ -163,11 +163,12 @@ class Task:
     """`item` makes an item of a row of `split`; or `items` makes them all (generated and permuted data), anew for each
     run where `per_run`. `head` stands before the examples. The first of `metrics` is the task's score. `derived`
     metrics are functions of the other metrics' means (an F1 of shares, points of 150); their intervals are jackknife
-    ones. `per_item` metrics are functions of the first metric's values over an item's runs (pass@k). `contrast` names
-    two groups whose difference gets a line of its own; `cutoff` (a date, YYYY-MM-DD) is for tasks that tell fresh items
-    from old ones. `ungraded` are the values, by outcome, of an answer that could not be graded (too_long, error,
-    refused, or unparsed by the judge), where they are not 0: of a metric that is better when lower, the worst. `tests`
-    says that grading runs programs, which needs the sandbox."""
+    ones. `per_item` metrics are (least number of runs, function of the first metric's values over an item's runs), such
+    as pass@k; with fewer runs they are left out. `contrast` names two groups whose difference gets a line of its own;
+    `cutoff` (a date, YYYY-MM-DD) is for tasks that tell fresh items from old ones. `ungraded` are the values, by
+    outcome, of an answer that could not be graded (too_long, error, refused, or unparsed by the judge), where they are
+    not 0: of a metric that is better when lower, the worst. `tests` says that grading runs programs, which needs the
+    sandbox."""
 
     name: str
     title: str
@@ -181,7 +182,7 @@ class Task:
     shots: Shots | None = None
     head: str | Callable[[Item], str] = ""
     derived: Mapping[str, Callable[[Mapping[str, float]], float]] = field(default_factory=dict)
-    per_item: Mapping[str, Callable[[Sequence[float]], float]] = field(default_factory=dict)
+    per_item: Mapping[str, tuple[int, Callable[[Sequence[float]], float]]] = field(default_factory=dict)
     judge: Judge | None = None
     talk: Talk | None = None
     contrast: tuple[str, str] | None = None
@@ -215,14 +216,18 @@ class Task:
         return self.output.runs if isinstance(self.output, Generate) else 1
 
     @property
+    def by_item(self) -> dict[str, Callable[[Sequence[float]], float]]:
+        """The `per_item` metrics that the number of runs allows."""
+        return {name: value for name, (least, value) in self.per_item.items() if self.runs >= least}
+
+    @property
     def kind(self) -> str:
         if isinstance(self.output, Choices):
             return "log-likelihood"
         return "chat" if self.output.chat else "completion"
 
 
-def require(row: Row, name: str, task: str) -> Any:
-    """A field of a row; ValueError that names the task, the row and what is missing."""
-    if row.get(name) is None:
-        raise ValueError(f"task {task}, row {row.get('id', '?')}: no field {name!r} (it has {sorted(row)})")
-    return row[name]
+def age(date: str, cutoff: str) -> str:
+    """The group of an item where fresh ones are told from old ones; both dates are YYYY-MM-DD. An item without a date
+    is neither."""
+    return "undated" if not date else "fresh" if date >= cutoff else "old"

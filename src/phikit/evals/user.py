@@ -7,14 +7,15 @@ A YAML file names its data and may set every other key of KEYS; `{field}` in a t
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from phikit.evals.declared import checked_name, read_keys
 from phikit.evals.metrics import answers, drop, programs
+from phikit.evals.readers import csv_rows
 from phikit.evals.task import Choices, Generate, Grade, Item, Row, Source, Task
 from phikit.records.io import read_jsonl, read_parquet
 
@@ -58,7 +59,7 @@ def user_task(path: Path) -> Task:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of a task")
     if path.suffix in (".yaml", ".yml"):
-        return _declared(path, _yaml(path))
+        return _declared(path, read_keys(path, KEYS))
     first = next(iter(_rows(path)), None)
     if first is None:
         raise ValueError(f"{path}: no rows")
@@ -66,13 +67,9 @@ def user_task(path: Path) -> Task:
 
 
 def _declared(path: Path, keys: Mapping[str, Any]) -> Task:
-    if unknown := sorted(set(keys) - set(KEYS)):
-        raise ValueError(f"{path}: unknown keys {', '.join(unknown)}; keys are {', '.join(KEYS)}")
     if "data" not in keys:
         raise ValueError(f"{path}: no key `data`, the file of questions")
-    name = str(keys.get("name") or _SUFFIXES.sub("", path.name))
-    if not re.fullmatch(r"[\w.-]+", name):
-        raise ValueError(f"{path}: name {name!r} may hold letters, digits, dots, dashes and underscores only")
+    name = checked_name(str(keys.get("name") or _SUFFIXES.sub("", path.name)), path)
     metric, output = _output(path, keys)
     number = int(keys.get("shots", 0))
     apart = path.parent / keys["shots_data"] if keys.get("shots_data") else None
@@ -180,18 +177,5 @@ def _rows(path: Path) -> list[Row]:
     if path.suffix == ".parquet":
         return list(read_parquet(path))
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as f:
-            return list(csv.DictReader(f))
+        return list(csv_rows(path))
     return list(read_jsonl(path))
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        keys = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as e:
-        raise ValueError(f"{path}: not valid YAML ({e})") from e
-    if not isinstance(keys, dict):
-        raise ValueError(f"{path}: expected keys such as `data:` and `prompt:`")
-    return keys

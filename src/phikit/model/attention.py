@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from phikit.model.documents import Documents, Kernel, copied, end_to_end, flex, is_block_mask, of_segments
+from phikit.model.documents import Documents, copied, end_to_end, flex, is_block_mask, of_segments
+from phikit.model.layout import Kernel
 
 # Slots of a row up to which scores are written out: torch's CPU kernel takes twice the time at T = 64 and the same
 # at T = 128 (forward + backward, masked, 1024 tokens).

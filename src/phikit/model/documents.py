@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import torch
 
-Kernel = Literal["flex", "flash"]
-BLOCK = 128  # of FlexAttention's sparsity: only blocks at the edges of documents are masked by element
+from phikit.model.layout import BLOCK, Kernel
 
 
 @dataclass(frozen=True)

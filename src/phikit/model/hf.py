@@ -21,7 +21,7 @@ from phikit.records.io import write_json
 from phikit.text.chat import TEMPLATE, stop_ids
 from phikit.text.tokenizer import END_OF_TEXT, IM_END, PAD, Tokenizer
 
-_TYPES = {"fp32": ("F32", "float32"), "bf16": ("BF16", "bfloat16")}
+TYPES = {"fp32": ("F32", "float32"), "bf16": ("BF16", "bfloat16")}  # in safetensors, in config.json
 
 
 def save_hf(model: Transformer, tokenizer: Tokenizer, folder: Path, *, dtype: DTypeName = "fp32") -> None:
@@ -40,7 +40,7 @@ def write_folder(
         raise ValueError(
             f"model.vocab = {c.vocab} is below the tokenizer's {tokenizer.vocab_size} ids: raise it"
         )
-    spelled = _TYPES[dtype][1]
+    spelled = TYPES[dtype][1]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     tokenizer.save(folder / "tokenizer.json")
@@ -58,7 +58,7 @@ def write_tensors(
     folder: Path, rows: Sequence[Rows], config: ModelConfig, layout: Layout, dtype: DTypeName
 ) -> None:
     """The safetensors files of tensors in `layout`, in place of those that are there."""
-    kind = _TYPES[dtype][0]
+    kind = TYPES[dtype][0]
     hf = {n.gguf: n.hf for n in table(config, layout)}
     write_shards(folder, [PlannedTensor(hf[r.name], kind, r.shape, _pieces(r, kind)) for r in rows])
 

@@ -13,14 +13,13 @@ from typing import Any
 
 from phikit.model.assemble import DTypeName
 from phikit.model.config import ModelConfig
-from phikit.model.hf import to_hf_config, write_tensors
+from phikit.model.hf import TYPES, to_hf_config, write_tensors
 from phikit.model.hf_config import CONFIG, SIZES, read_layout, read_object
 from phikit.model.names import Layout
 from phikit.model.rows import of_model
 from phikit.model.transformer import Transformer
 from phikit.records.io import write_json
 
-SPELLED = {"fp32": "float32", "bf16": "bfloat16"}
 # All that tokenizers and chat need; weights are never copied.
 COMPANIONS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -49,7 +48,7 @@ def write_network(
     """The tensors, then config.json: the keys of `raw` with the network's own shape and type."""
     (folder / CONFIG).unlink(missing_ok=True)
     write_tensors(folder, of_model(model, layout), model.config, layout, dtype)
-    ours = {**config_of(model.config, layout), "dtype": SPELLED[dtype]}
+    ours = {**config_of(model.config, layout), "dtype": TYPES[dtype][1]}
     old = {
         k: v
         for k, v in raw.items()

@@ -1,14 +1,20 @@
-"""How a network is laid out on devices: the keys, and whether they fit a network, in words."""
+"""How a network is laid out on devices: the keys, and whether they fit a network, in words. Plans read this: no torch
+is imported before a device is asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from phikit.model.config import ModelConfig
-from phikit.model.documents import BLOCK, Kernel
+
+if TYPE_CHECKING:
+    import torch
+
+Kernel = Literal["flex", "flash"]  # of packed documents on CUDA (`model.documents`)
+BLOCK = 128  # of FlexAttention's sparsity: only blocks at the edges of documents are masked by element
+CHUNK = 4096  # positions whose logits are made at once; at V = 100,352 in fp32 1.6 GB
+CUDA_CHUNK = 8192  # of `weighted_nll` in bf16: 1.6 GB of logits and as much of their gradients
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ def divisors(n: int) -> list[int]:
 
 def device_of(layout: Layout) -> torch.device:
     """Raises ValueError where CUDA is asked for and there is none."""
+    import torch
+
     cuda = torch.cuda.is_available()
     if layout.device == "cuda" and not cuda:
         raise ValueError("layout.device is cuda, but torch finds no CUDA device: set it to auto or cpu")

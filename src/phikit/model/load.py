@@ -12,7 +12,7 @@ from phikit.model.transformer import Transformer
 def load_model(path: Path, *, dtype: DTypeName = "fp32") -> tuple[Transformer, ModelConfig]:
     """The network at `path` in evaluation mode. Memory peaks below 1.1 times its weights. Raises
     FileNotFoundError or ValueError that names the file and what is wrong with it."""
-    if path.suffix == ".gguf":
+    if path.suffix == ".gguf" or path.is_file():  # a GGUF of the store is a blob without a suffix
         from phikit.model.gguf_read import load_gguf
 
         return load_gguf(path, dtype=dtype)

@@ -17,8 +17,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-CHUNK = 4096  # positions; at V = 100,352 one fp32 chunk of logits is 1.6 GB
-CUDA_CHUNK = 8192  # of `weighted_nll` in bf16: 1.6 GB of logits and as much of their gradients
+from phikit.model.layout import CHUNK, CUDA_CHUNK
 
 
 def token_logprobs(

@@ -16,7 +16,7 @@ from torch import nn
 
 from phikit.model.attention import Ragged, attend, document_mask
 from phikit.model.config import ModelConfig
-from phikit.model.documents import Kernel
+from phikit.model.layout import Kernel
 
 
 class RMSNorm(nn.Module):

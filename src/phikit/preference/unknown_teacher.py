@@ -17,11 +17,6 @@ from phikit.records.ids import content_id
 from phikit.records.types import Turn
 
 Match = Literal["true", "false", "uncertain"]
-CHECK_SCHEMA = {
-    "type": "object",
-    "properties": {"matches_key": {"type": "string", "enum": ["True", "False", "Uncertain"]}},
-    "required": ["matches_key"],
-}
 LEAST_QUALITY = 4  # of a bogus question, 1 to 5
 
 

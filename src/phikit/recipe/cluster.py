@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 
-from phikit.model.config import ModelConfig
 from phikit.model.layout import Layout, misfits
-from phikit.recipe.plan import network_of
+from phikit.recipe.plan import layout_of, network_of
 from phikit.recipe.schema import Recipe
 from phikit.recipe.units import show_bytes, show_count
-from phikit.train.cost import DEVICES, causal_pairs, step_seconds, train_flops
+from phikit.train.cost import DEVICES, causal_pairs, groups, step_seconds, train_flops
 from phikit.train.simulate import trace
 
 # The model card of the published run.
@@ -36,11 +35,11 @@ def print_cluster(
     if device not in DEVICES:
         raise ValueError(f"--device {device}: known are {', '.join(DEVICES)}")
     begin = time.monotonic()
-    d, train, m = DEVICES[device], getattr(recipe, stage), network_of(recipe)
+    d, train = DEVICES[device], getattr(recipe, stage)
     if train is None or not getattr(train, "tokens", None):
         raise ValueError(f"--stage {stage}: the recipe has no such stage with a number of tokens")
-    layout = layout_for(Layout(**recipe.layout.model_dump()), gpus)
-    c = ModelConfig(m.vocab, m.width, m.layers, m.heads, m.kv_heads, m.ffn, train.context, tied=m.tied)
+    layout = layout_for(layout_of(recipe), gpus)
+    c = replace(network_of(recipe), context=train.context)
     rows, rest = divmod(train.batch, layout.data)
     if rest:
         raise ValueError(
@@ -49,26 +48,30 @@ def print_cluster(
     if wrong := misfits(c, layout, train.context):
         raise ValueError("; ".join(wrong))
     micro = train.micro or rows
+    passes, rest = divmod(rows, micro)
+    if rest:
+        raise ValueError(
+            f"{stage}.micro {micro} does not divide the {rows} rows of a rank: change it or --gpus"
+        )
     found = trace(c, layout, micro, train.context, cuda=True)
     tokens = train.batch * train.context
     flops = train_flops(c, tokens, causal_pairs(tokens, train.context))
-    took = step_seconds(d, layout, found, rows // micro)
+    took = step_seconds(d, layout, found, passes)
     step = sum(took.values())
     own = flops / step / (gpus * d.peak)
     steps = train.tokens / tokens
     say(f"{recipe.name} {stage}: {c.parameters:,} parameters, {show_count(train.tokens)} tokens, {steps:,.0f} steps of "
         f"{train.batch:,} rows x {train.context:,}")  # fmt: skip
     say(f"{gpus:,} {device} = replicas {layout.replicas} x fsdp {layout.fsdp} x cp {layout.cp} x tp {layout.tp}; "
-        f"{rows // micro} passes of {micro} rows a step; recompute {layout.recompute}, "
+        f"{passes} passes of {micro} rows a step; recompute {layout.recompute}, "
         f"compile {layout.compile}")  # fmt: skip
     memory = found.memory
     kinds = ", ".join(f"{f.name} {show_bytes(getattr(memory, f.name))}" for f in fields(memory))
     say(f"memory of a GPU: {show_bytes(memory.total)} of {show_bytes(int(d.memory))} ({kinds})")
-    sizes = {"tp": layout.tp, "cp": layout.cp, "shard": layout.fsdp * layout.cp, "replicas": layout.replicas}
     for (group, kind), (size, calls) in sorted(found.sent.items()):
-        n = sizes[group]
+        n = groups(layout)[group][0]
         if n > 1:
-            times = 1 if group == "replicas" else rows // micro
+            times = 1 if group == "replicas" else passes
             sent = f"{show_bytes(int(size * times))} in {calls * times:,.0f} calls"
             say(f"  {group} ({n} ranks) {kind}: {sent} a step and rank")
     say(f"roofline: matrix products {d.matmul / 1e12:.0f}, attention {d.attention / 1e12:.0f} TFLOP/s, copies "

@@ -41,8 +41,8 @@ def follow(recipe: Recipe, out: Path, package: str) -> int:
             return 0
         folder = out / stage
         found = {n: a for n in inputs if (a := artifact.load(out / n))}
-        config = getattr(recipe, stage)
-        ctx = StageContext(stage, recipe, config, found, folder, folder / artifact.WORK, recipe.seed)
+        config, seed = getattr(recipe, stage), recipe.seed_of(stage)
+        ctx = StageContext(stage, recipe, config, found, folder, folder / artifact.WORK, seed)
         try:
             importlib.import_module(f"{package}.{stage}").run(ctx)
         except Exception as e:

@@ -28,5 +28,5 @@ def run_dpo(ctx: StageContext, model_stage: str, pair_stage: str) -> dict[str, A
     steps = max(1, round(c.epochs * len(pairs) / batch))
     objective = DirectPreference(DPOConfig(c.beta, c.nll_weight, c.length_normalize, c.label_smoothing))
     counts = {"pairs": len(pairs), "prompts": len(rows.groups)}
-    config = t.train_config(ctx, steps, batch, c.micro or batch)
+    config = t.train_config(ctx, steps, batch)
     return counts | t.train(ctx, model, objective, rows, config, base=model_stage)

@@ -21,7 +21,7 @@ class Source:
 
     @property
     def is_gguf(self) -> bool:
-        return self.path.suffix == ".gguf"
+        return not self.path.is_dir()  # a GGUF of the store is a blob without a suffix
 
 
 def find(spec: str) -> Source:

@@ -1,18 +1,22 @@
 """The cost of a recipe before any compute: tokens, parameters, FLOPs, memory, disk, optimizer steps.
 
-FLOPs of training are 6 N D, with N the parameters that multiply (an untied input embedding only looks up),
-plus causal attention, 6 x layers x width x context for each token. Numbers of rollouts and pairs are not
-known before the run; their stages show the upper bound that the recipe sets, or a dash.
+FLOPs and memory are those of `train.cost`; `phikit plan --gpus` (`cluster.py`) runs the network itself on fake tensors.
+Numbers of rollouts and pairs are not known before the run; their stages show the upper bound that the recipe sets, or a
+dash.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from phikit.model.config import ModelConfig
+from phikit.model.layout import Layout, divisors, misfits
 from phikit.recipe.model_paths import find, shape_of
 from phikit.recipe.schema import Dpo, Lora, Model, PostTrain, Recipe, Train
 from phikit.recipe.units import show_bytes, show_count
+from phikit.train.cost import causal_pairs, working_memory
+from phikit.train.cost import train_flops as flops_of
 
 TRAINED = ("pretrain", "midtrain", "sft", "dpo1", "dpo2")
 
@@ -25,10 +29,11 @@ class Memory:
     gradients: int  # fp32
     optimizer: int
     activations: int
+    buffers: int  # logits of a chunk, the head's gradient, what one block's backward makes
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.activations + self.buffers
 
 
 @dataclass(frozen=True)
@@ -52,20 +57,28 @@ class Plan:
     disk: int
 
 
-def network_of(recipe: Recipe) -> Model:
+def config_of(model: Model) -> ModelConfig:
+    return ModelConfig(**model.model_dump())
+
+
+def network_of(recipe: Recipe) -> ModelConfig:
     """The shape of the recipe's network: its own, or that of the model it begins with."""
     if recipe.init is None:
         assert recipe.model is not None
-        return recipe.model
+        return config_of(recipe.model)
     try:
-        return Model(**asdict(shape_of(find(recipe.init.model))))
+        return shape_of(find(recipe.init.model))
     except (OSError, ValueError) as e:
         raise ValueError(f"init.model: {e}") from e
 
 
-def adapters(model: Model, lora: Lora) -> int:
+def layout_of(recipe: Recipe) -> Layout:
+    return Layout(**recipe.layout.model_dump())
+
+
+def adapters(model: ModelConfig, lora: Lora) -> int:
     """Weights of low-rank adapters: A is shared by q, k, v and by gate, up."""
-    kv = model.width // model.heads * model.kv_heads
+    kv = model.head_dim * model.kv_heads
     width, ffn = model.width, model.ffn
     outputs = {"q": width, "k": kv, "v": kv, "o": width, "gate": ffn, "up": ffn, "down": width}
     inputs = {"o": width, "down": ffn}
@@ -77,27 +90,19 @@ def adapters(model: Model, lora: Lora) -> int:
 
 def parameters(model: Model) -> int:
     """Weights of the network (14,659,507,200 for Phi-4)."""
-    head = model.width // model.heads
-    attention = model.width * head * (model.heads + 2 * model.kv_heads) + model.width * model.heads * head
-    mlp = 3 * model.width * model.ffn
-    embeddings = model.vocab * model.width * (1 if model.tied else 2)
-    return embeddings + model.layers * (attention + mlp + 2 * model.width) + model.width
+    return config_of(model).parameters
 
 
 def train_flops(model: Model, tokens: int, context: int) -> float:
     """FLOPs of forward and backward passes over `tokens` tokens in full rows of `context`."""
-    multiplying = parameters(model) - (0 if model.tied else model.vocab * model.width)
-    return tokens * (6.0 * multiplying + 6.0 * model.layers * model.width * context)
+    return flops_of(config_of(model), tokens, causal_pairs(tokens, context))
 
 
 def train_memory(recipe: Recipe, train: Train) -> Memory:
-    """Bytes on one rank, from the sizes of the tensors alone (allocator and library overhead are not in it).
-
-    Activations: what backward needs of each layer with a fused attention and no recomputation, for one
-    microbatch; logits are chunked and left out.
-    """
-    model, layout = network_of(recipe), recipe.layout
-    n = parameters(model)
+    """Bytes on one rank, from the sizes of the tensors alone (allocator, library overhead and what is gathered at the
+    time are not in it)."""
+    model, layout = network_of(recipe), layout_of(recipe)
+    n = model.parameters
     shard = -(-n // (layout.fsdp * layout.tp))
     half = layout.precision == "bf16"
     embeddings = model.vocab * model.width * (1 if model.tied else 2)
@@ -105,60 +110,63 @@ def train_memory(recipe: Recipe, train: Train) -> Memory:
     trained = adapters(model, lora) if lora else n
     # Muon keeps one moment for hidden matrices; embeddings and norms stay with AdamW and its two.
     moments = 2 * trained if train.optimizer == "adamw" else (n - embeddings) + 2 * embeddings
-    rows = train.micro or -(-train.batch // (layout.fsdp * layout.replicas))
-    kv = model.width // model.heads * model.kv_heads
-    per_token = model.layers * (5 * model.width + (model.width + 2 * kv) + 3 * model.ffn) * (2 if half else 4)
+    rows = train.micro or -(-train.batch // layout.data)
+    activations, buffers = working_memory(model, layout, rows * train.context // layout.cp)
     return Memory(
         weights=shard * (6 if half else 4),
         gradients=4 * -(-trained // (layout.fsdp * layout.tp)),
         optimizer=4 * -(-moments // (layout.fsdp * layout.tp)),
-        activations=rows * train.context * per_token // (layout.tp * layout.cp),
+        activations=activations,
+        buffers=buffers,
     )
 
 
 def layout_remarks(recipe: Recipe) -> tuple[str, ...]:
-    """Whether the layout fits the network, in words."""
-    model, layout = network_of(recipe), recipe.layout
-    degrees = [d for d in range(1, model.kv_heads + 1) if model.kv_heads % d == 0]
-    allowed = f"{{{', '.join(str(d) for d in degrees)}}}"
-    data = layout.fsdp * layout.replicas
-    ranks = data * layout.tp * layout.cp
-    remarks = [
-        f"{ranks:,} ranks = replicas {layout.replicas} x fsdp {layout.fsdp} x cp {layout.cp} x tp {layout.tp}; "
-        f"{model.kv_heads} KV heads: "
-        f"tp, cp and their product in {allowed}"
-    ]
-    if layout.tp * layout.cp not in degrees:
-        remarks.append(
-            f"error: tp {layout.tp} x cp {layout.cp} does not divide the {model.kv_heads} KV heads: set "
-            f"layout.tp and layout.cp so that their product is in {allowed}"
-        )
-    for name in TRAINED:
-        train: Train | None = getattr(recipe, name)
-        if train and train.batch % data:
-            remarks.append(
-                f"error: {name}.batch {train.batch} is not a multiple of layout.fsdp x layout.replicas {data}"
-            )
-        elif train and train.micro and not isinstance(train, Dpo) and train.batch // data % train.micro:
-            each = train.batch // data
-            remarks.append(f"error: {name}.micro {train.micro} does not divide the {each} rows of a rank")
+    """Whether the layout fits the network and the stages, in words."""
+    model, layout = network_of(recipe), layout_of(recipe)
+    stages: dict[str, Train] = {n: t for n in TRAINED if (t := getattr(recipe, n))}
+    wrong = misfits(model, layout)
+    for name, train in stages.items():
+        wrong += [*misfits(model, layout, train.context), *_stage_misfits(name, train, layout)]
     try:
         check_export(recipe)
     except ValueError as e:
-        remarks.append(f"error: {e}")
-    return tuple(remarks)
+        wrong.append(str(e))
+    return (
+        f"{layout.ranks:,} ranks = replicas {layout.replicas} x fsdp {layout.fsdp} x cp {layout.cp} x tp {layout.tp}; "
+        f"{model.kv_heads} KV heads: "
+        f"tp, cp and their product in {{{', '.join(map(str, divisors(model.kv_heads)))}}}",
+        *(f"error: {w}" for w in dict.fromkeys(wrong)),
+    )
+
+
+def _stage_misfits(name: str, train: Train, layout: Layout) -> list[str]:
+    """What the trainer would refuse when the run comes to the stage."""
+    found = []
+    each, rest = divmod(train.batch, layout.data)
+    if rest:
+        found.append(
+            f"{name}.batch {train.batch} is not a multiple of layout.fsdp x layout.replicas {layout.data}"
+        )
+    elif train.micro and not isinstance(train, Dpo) and each % train.micro:
+        found.append(f"{name}.micro {train.micro} does not divide the {each} rows of a rank")
+    if isinstance(train, Dpo) and layout.cp > 1:
+        found.append(f"{name} trains whole trees of tokens on each rank: set layout.cp to 1")
+    if layout.ranks > 1 and train.optimizer == "muon":
+        found.append(f"{name}.optimizer muon needs whole matrices: take adamw, or a layout of one rank")
+    if layout.ranks > 1 and isinstance(train, PostTrain) and train.lora:
+        found.append(f"{name}.lora trains on one rank: take a layout of one rank, or leave lora out")
+    return found
 
 
 def check_export(recipe: Recipe) -> None:
     """Raises ValueError where a type of `export.gguf` does not fit the network's rows, and names the tensor."""
-    from phikit.model.config import ModelConfig
     from phikit.model.quantize.types import file_type, mix
     from phikit.model.rows import shapes
 
     if recipe.export is None:
         return
-    m = network_of(recipe)
-    config = ModelConfig(m.vocab, m.width, m.layers, m.heads, m.kv_heads, m.ffn, 1, tied=m.tied)
+    config = network_of(recipe)
     for name in recipe.export.gguf:
         try:
             mix(shapes(config), file_type(name))
@@ -168,7 +176,7 @@ def check_export(recipe: Recipe) -> None:
 
 def disk_bytes(recipe: Recipe, stages: Collection[str]) -> int:
     """What the stages may write, generously: data, checkpoints with optimizer state, GGUF files."""
-    n = parameters(network_of(recipe))
+    n = network_of(recipe).parameters
     need = 200_000_000
     need += 4 * n if recipe.init and "init" in stages else 0
     if recipe.corpus and "corpus" in stages:
@@ -187,7 +195,7 @@ def make_plan(recipe: Recipe) -> Plan:
     lines = tuple(_line(recipe, name) for name in recipe.stages)
     return Plan(
         recipe.scale,
-        parameters(network_of(recipe)),
+        network_of(recipe).parameters,
         lines,
         layout_remarks(recipe),
         disk_bytes(recipe, recipe.stages),
@@ -237,4 +245,5 @@ def _train_line(recipe: Recipe, name: str, train: Train) -> Line:
     if tokens is None:
         return Line(name, f"{what}, {getattr(train, 'epochs', None) or 1:g} epochs", memory=memory)
     steps = -(-tokens // (train.batch * train.context))
-    return Line(name, what, tokens, steps, train_flops(network_of(recipe), tokens, train.context), memory)
+    flops = flops_of(network_of(recipe), tokens, causal_pairs(tokens, train.context))
+    return Line(name, what, tokens, steps, flops, memory)

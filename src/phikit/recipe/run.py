@@ -141,7 +141,7 @@ class _Run:
             inputs=inputs,
             out=folder,
             work=folder / artifact.WORK,
-            seed=self.recipe.seed,
+            seed=self.recipe.seed_of(name),
         )
         module = importlib.import_module(f"{self.package}.{name}")
         crew.call(name, tuple(inputs))

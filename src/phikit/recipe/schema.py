@@ -86,7 +86,7 @@ class Train(Section):
     context: ContextLength
     rope_base: Positive | None = None  # without it that of the model that enters the stage
     batch: Rows
-    micro: Rows | None = None  # rows per forward pass and rank; without it batch / fsdp
+    micro: Rows | None = None  # rows per forward pass and rank; without it all of the rank's
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: Positive
     matrix_lr: Positive = 0.02  # of Muon: the hidden matrices; `lr` is for the rest
@@ -270,6 +270,11 @@ class Recipe(Section):
     def folder(self) -> Path:
         """Where a run is written that names no folder."""
         return Path("runs") / (self.name if self.init else self.scale)
+
+    def seed_of(self, stage: str) -> int:
+        """The stage's own seed, where its section has one."""
+        own = getattr(getattr(self, stage), "seed", None)
+        return self.seed if own is None else own
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -54,7 +54,8 @@ def print_plan(recipe: Recipe, out: Path, package: str = STAGE_PACKAGE) -> int:
         _, stage, most = max(memory, key=lambda m: m[0])
         console.print(
             f"memory of {stage}: weights {show_bytes(most.weights)}, gradients {show_bytes(most.gradients)}, "
-            f"optimizer {show_bytes(most.optimizer)}, activations {show_bytes(most.activations)} (estimate)"
+            f"optimizer {show_bytes(most.optimizer)}, activations {show_bytes(most.activations)}, "
+            f"buffers {show_bytes(most.buffers)} (estimate)"
         )
     flops = sum(x.flops or 0 for x in made.lines)
     console.print(f"training {flops:.2e} FLOPs; disk up to {show_bytes(made.disk)}", highlight=False)

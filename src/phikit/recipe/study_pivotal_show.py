@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phikit import stats
+from phikit.recipe.study_pivotal import CONTRASTS, share
 from phikit.records.io import write_json, write_text
 from phikit.report.charts import nice_ticks
 from phikit.report.markup import tag
@@ -24,8 +25,6 @@ def publish(
     out: Path, name: str, tuning: Sequence[Mapping[str, Any]], done: Sequence[Seed], arms: Sequence[Arm]
 ) -> None:
     """Writes the files of the arms that are done on these seeds, and prints the table."""
-    from phikit.recipe.study_pivotal import CONTRASTS
-
     results = {s.seed: {"sft": s.sft} | {a.name: s.trained(a) for a in arms} for s in done}
     changes = [(a.name, "sft", "") for a in arms]
     there = {a.name for a in arms}
@@ -39,7 +38,7 @@ def publish(
                 "steps": [r[name].get("steps", 0) for r in results.values()],
                 "tokens": [r[name].get("tokens", 0) for r in results.values()],
                 "length": [r[name]["length"] for r in results.values()],
-                **{m: [_share(r[name][m]) for r in results.values()] for m in METRICS},
+                **{m: [share(r[name][m]) for r in results.values()] for m in METRICS},
             }
             for name in ("sft", *(a.name for a in arms))
         },
@@ -59,14 +58,24 @@ def publish(
 def compare(
     results: Mapping[int, Mapping[str, Mapping[str, Rows]]], a: str, b: str, equal: str
 ) -> dict[str, Any]:
-    """a - b on the same samples of the same problems. `problems`: interval over problems, these seeds given; `seeds`:
-    Student's interval over the seeds' own differences, for seeds in general; `by_seed`: each with its interval."""
+    """a - b on the same samples of the problems that both have answered (`shared`, where one of them has more).
+    `problems`: interval over problems, these seeds given; `seeds`: Student's interval over the seeds' own differences,
+    for seeds in general; `by_seed`: each with its interval. Raises ValueError where a seed has no such problem, or
+    another number of samples."""
     row: dict[str, Any] = {"a": a, "b": b, "equal": equal}
     for metric in METRICS:
         x, y, clusters, by_seed = [], [], [], []
         for seed, arms in results.items():
             one, two = arms[a][metric], arms[b][metric]
-            flat = [(u, v, q) for q in one for u, v in zip(one[q], two[q], strict=True)]
+            both = [q for q in one if q in two]
+            if not both or any(len(one[q]) != len(two[q]) for q in both):
+                raise ValueError(
+                    f"study pivotal, seed {seed}: {a!r} and {b!r} have not answered the same problems equally often; "
+                    "one was measured by an older program: remove its result.json (of sft measured/sft.json)"
+                )
+            if len(both) < max(len(one), len(two)):
+                row.setdefault("shared", {})[str(seed)] = len(both)
+            flat = [(u, v, q) for q in both for u, v in zip(one[q], two[q])]
             e = stats.paired([u for u, _, _ in flat], [v for _, v, _ in flat], [q for _, _, q in flat])
             by_seed.append(asdict(e))
             x += [u for u, _, _ in flat]
@@ -93,11 +102,6 @@ def kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "facts_kept_out": sum(not r[rule] for r in facts) / max(1, len(facts)),
         }  # fmt: skip
     return out
-
-
-def _share(rows: Rows) -> float:
-    values = [v for some in rows.values() for v in some]
-    return sum(values) / len(values)
 
 
 # -- text ----------------------------------------------------------------------------------------------------------
@@ -129,6 +133,11 @@ def markdown(study: Mapping[str, Any]) -> str:
             for k in study["kinds"] for rule in ("holds", "recovers")
         ],
     )]  # fmt: skip
+    if partly := [c for c in (*study["changes"], *study["contrasts"]) if c.get("shared")]:
+        lines += ["", "On the problems that both have answered: " + "; ".join(
+            f"{c['a']} - {c['b']} on " + ", ".join(f"{n} of seed {s}" for s, n in c["shared"].items())
+            for c in partly
+        ) + "."]  # fmt: skip
     cells = [
         [
             t["arm"],

@@ -37,11 +37,8 @@ MOMENTS = "optim"  # a folder
 def model_config(ctx: StageContext) -> ModelConfig:
     """The network's shape with the stage's own context and RoPE base."""
     m: Any = ctx.recipe.model  # a recipe without `init` has one
-    c = ctx.config
-    return ModelConfig(
-        vocab=m.vocab, width=m.width, layers=m.layers, heads=m.heads, kv_heads=m.kv_heads, ffn=m.ffn,
-        context=c.context, rope_base=c.rope_base or m.rope_base, norm_eps=m.norm_eps, init_std=m.init_std, tied=m.tied,
-    )  # fmt: skip
+    c, shape = ctx.config, ModelConfig(**m.model_dump())
+    return replace(shape, context=c.context, rope_base=c.rope_base or shape.rope_base)
 
 
 def network_of(ctx: StageContext, stage: str) -> Transformer:
@@ -82,11 +79,11 @@ def layout_of(ctx: StageContext) -> Layout:
     return Layout(**ctx.recipe.layout.model_dump())
 
 
-def train_config(ctx: StageContext, steps: int, rows: int, micro: int) -> TrainConfig:
-    c = ctx.config
+def train_config(ctx: StageContext, steps: int, rows: int) -> TrainConfig:
+    c, layout = ctx.config, layout_of(ctx)
+    micro = c.micro or max(1, rows // layout.data)
     optim = OptimConfig(c.optimizer, c.lr, c.matrix_lr, c.weight_decay, tuple(c.betas), c.eps)
     decay = 1.0 - c.warmup if c.decay is None else c.decay
-    layout = layout_of(ctx)
     return TrainConfig(
         steps, rows, micro, optim, c.warmup, decay, c.final_lr, c.clip, layout, seed=ctx.seed, skip=c.skip
     )

@@ -90,20 +90,18 @@ class Tuning:
         c: Any = self.recipe.pretrain
         keys = {"steps": steps, "stop": stop, "factor": factor, "warmup": warmup}
         sources = {n: a.manifest.fingerprint for n, a in self.inputs.items()}
-        kept = (
-            self.out
-            / "runs"
-            / f"{fingerprint({**keys, **sources, 'pretrain': c.model_dump(mode='json')})[:16]}.json"
-        )
+        dump = self.recipe.model_dump(mode="json")
+        what = {n: dump[n] for n in ("pretrain", "model", "mixture", "layout", "seed")}
+        kept = self.out / "runs" / f"{fingerprint({**keys, **sources, **what})[:16]}.json"
         if kept.is_file():
             return read_json(kept)["losses"]
         with tempfile.TemporaryDirectory() as folder:
             ctx = StageContext(
-                "pretrain", self.recipe, c, self.inputs, Path(folder), Path(folder), self.recipe.seed
-            )
+                "pretrain", self.recipe, c, self.inputs, Path(folder), Path(folder), self.recipe.seed_of("pretrain")
+            )  # fmt: skip
             m: Any = self.recipe.mixture
             rows = t.language_rows(ctx, {p.until: p.fractions for p in m.phases} or {1.0: m.fractions}, steps)
-            config = t.train_config(ctx, steps, c.batch, c.micro or c.batch)
+            config = t.train_config(ctx, steps, c.batch)
             optim = replace(config.optim, lr=c.lr * factor, matrix_lr=c.matrix_lr * factor)
             config = replace(config, optim=optim, warmup=warmup, checkpoint_seconds=math.inf)
             trainer = Trainer(
@@ -132,7 +130,7 @@ def tune_lr(
         for factor in factors:
             losses = tuning.losses(steps, steps, factor, c.warmup)
             tail = losses[-max(1, round(TAIL * steps)) :]
-            result = sum(tail) / len(tail) if len(losses) == steps else math.inf
+            result = math.fsum(tail) / len(tail) if len(losses) == steps else math.inf
             points.append((factor, result))
             tuning.say(
                 f"{show_count(steps * c.batch * c.context)} tokens, lr {c.lr * factor:.3g}: loss {result:.4f}"
@@ -141,8 +139,9 @@ def tune_lr(
         tokens = steps * c.batch * c.context
         best.append((tokens, fit.factor))
         rows.append(
-            {"tokens": tokens, "points": points, "factor": fit.factor, "loss": fit.loss, "inside": fit.inside}
-        )
+            {"tokens": tokens, "points": [(f, y if math.isfinite(y) else None) for f, y in points],
+             "factor": fit.factor, "loss": fit.loss, "inside": fit.inside}
+        )  # fmt: skip
         charts_.append(_chart(points, f"{show_count(tokens)} tokens", c.lr, fit))
     factor = horizon(best, c.tokens)
     found = {

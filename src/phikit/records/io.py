@@ -53,7 +53,11 @@ def read_json(path: Path) -> Any:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Writes rows, one JSON object a line; returns how many."""
     n = 0
-    with atomic_path(path) as tmp, _open_text(tmp, path.suffix, "w") as f:
+    with (
+        atomic_path(path) as tmp,
+        open_lines(tmp, like=path) as raw,
+        io.TextIOWrapper(raw, encoding="utf-8") as f,
+    ):
         for row in rows:
             f.write(json.dumps(row, ensure_ascii=False) + "\n")
             n += 1
@@ -64,16 +68,14 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a JSONL file; a bad line raises RowError with its number."""
     number = 0
     try:
-        with _open_text(path, path.suffix, "r") as f:
+        with open_lines(path) as raw, io.TextIOWrapper(raw, encoding="utf-8") as f:
             for number, line in enumerate(f, 1):
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line)
-                except ValueError as e:
-                    raise RowError(f"{path}, line {number}: not valid JSON ({e})") from e
-                if not isinstance(row, dict):
-                    raise RowError(f"{path}, line {number}: expected an object, got {type(row).__name__}")
+                    row = parse_row(line)
+                except RowError as e:
+                    raise RowError(f"{path}, line {number}: {e}") from e
                 yield row
     except UnicodeDecodeError as e:
         raise RowError(f"{path}, after line {number}: not UTF-8 ({e})") from e
@@ -120,21 +122,25 @@ def open_lines(path: Path, like: Path | None = None) -> Iterator[IO[bytes]]:
             yield f
 
 
-@contextlib.contextmanager
-def _open_text(path: Path, suffix: str, mode: str) -> Iterator[IO[str]]:
-    if suffix == ".gz":
-        # mtime 0: equal rows give equal bytes.
-        with (
-            path.open(mode + "b") as raw,
-            gzip.GzipFile("", mode + "b", fileobj=raw, mtime=0) as z,
-            io.TextIOWrapper(z, encoding="utf-8") as f,  # type: ignore[arg-type]
-        ):
-            yield f
-    elif suffix == ".zst":
-        import zstandard
+def bounded_lines(f: IO[bytes], limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """(number, line), or (number, None) for a line of more than `limit` bytes: it is skipped, never held."""
+    number = 0
+    while line := f.readline(limit + 1):
+        number += 1
+        if len(line) <= limit:
+            yield number, line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = f.readline(1 << 20)
+        yield number, None
 
-        with zstandard.open(path, mode + "t", encoding="utf-8") as f:
-            yield f
-    else:
-        with path.open(mode, encoding="utf-8") as f:
-            yield f
+
+def parse_row(line: str | bytes) -> dict[str, Any]:
+    """The object that one line of JSONL holds. Raises RowError saying what is wrong with it."""
+    try:
+        row = json.loads(line if isinstance(line, str) else line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as e:
+        raise RowError(f"not valid JSON ({e})") from e
+    if not isinstance(row, dict):
+        raise RowError(f"expected an object, got {type(row).__name__}")
+    return row

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from phikit.records.io import read_json, read_jsonl, write_text
-from phikit.report.document import document
+from phikit.report.document import bars, document
 from phikit.report.markup import Html, clip, tag
 
 SHOWN = 300  # matches on the page; flagged.jsonl holds all
@@ -47,7 +47,7 @@ def page(folder: Path) -> str:
             ],
         ),
         tag("h2", "Items found most often") if s["top_items"] else None,
-        _bars(s["top_items"]) if s["top_items"] else None,
+        bars(_top(s["top_items"])) if s["top_items"] else None,
         tag("h2", "Matches"),
         _controls(len(flagged), found + s["unreadable"])
         if flagged
@@ -122,14 +122,8 @@ def _controls(shown: int, total: int) -> Html:
     )  # fmt: skip
 
 
-def _bars(items: dict[str, int]) -> Html:
-    most = max(items.values())
-    rows = []
-    for name, n in sorted(items.items(), key=lambda x: -x[1]):
-        track = tag("span", tag("i", style=f"--w:{100 * n / most:.1f}%"), class_="track")
-        label = tag("span", clip(name, 60), class_="label")
-        rows.append(tag("div", label, track, tag("span", f"{n:,}", class_="n"), class_="row"))
-    return tag("div", rows, class_="bars")
+def _top(items: dict[str, int]) -> list[tuple[str, int, str]]:
+    return [(clip(name, 60), n, "") for name, n in sorted(items.items(), key=lambda x: -x[1])]
 
 
 def _table(head: tuple[str, ...], rows: list[tuple]) -> Html:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from phikit.records.io import read_json, read_jsonl, write_text
-from phikit.report.document import document
+from phikit.report.document import bars, document
 from phikit.report.markup import Html, clip, tag
 
 SHOWN, REJECTED = 120, 80
@@ -87,27 +87,11 @@ def _section(title: str, *body: Any, anchor: str) -> Html:
     return tag("section", tag("h2", title), *body, id=anchor)
 
 
-def _bars(rows: Sequence[tuple[str, int, str]]) -> Html:
-    """(label, n, class) as horizontal bars over the largest n."""
-    most = max([n for _, n, _ in rows], default=1) or 1
-    lines = [
-        tag(
-            "div",
-            tag("div", label, class_="label"),
-            tag("div", tag("i", style=f"--w:{100 * n / most:.1f}%"), class_="track"),
-            tag("div", f"{n:,}", class_="n"),
-            class_=f"row {kind}".strip(),
-        )
-        for label, n, kind in rows
-    ]
-    return tag("div", lines, class_="bars")
-
-
 def _rates(counts: Mapping[str, Any]) -> Html:
     rows = [("seeds", counts["seeds"], "whole"), ("accepted rows", counts["accepted"], "kept")]
     rows += [(r, n, "") for r, n in sorted(counts["rejected"].items(), key=lambda x: -x[1])]
     note = "A seed may give several rows, and may be rejected at several steps."
-    return tag("div", _bars(rows), tag("p", note, class_="note"))
+    return tag("div", bars(rows), tag("p", note, class_="note"))
 
 
 def _diversity(measures: Mapping[str, Any]) -> Html:
@@ -121,7 +105,7 @@ def _diversity(measures: Mapping[str, Any]) -> Html:
 
 def _histograms(found: Mapping[str, Sequence[tuple[str, int]]]) -> Html:
     parts = [
-        tag("figure", tag("figcaption", tag("b", name)), _bars([(k, n, "whole") for k, n in values]))
+        tag("figure", tag("figcaption", tag("b", name)), bars([(k, n, "whole") for k, n in values]))
         for name, values in found.items()
         if len(values) > 1 or name in ("words", "topics")
     ]

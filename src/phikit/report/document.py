@@ -32,5 +32,21 @@ def document(title: str, body: Sequence[Any], styles: Sequence[str], scripts: Se
     return f"<!doctype html>\n{whole}\n"
 
 
+def bars(rows: Sequence[tuple[str, int, str]]) -> Html:
+    """(label, n, class) as horizontal bars over the largest n."""
+    most = max([n for _, n, _ in rows], default=1) or 1
+    lines = [
+        tag(
+            "div",
+            tag("div", label, class_="label"),
+            tag("div", tag("i", style=f"--w:{100 * n / most:.1f}%"), class_="track"),
+            tag("div", f"{n:,}", class_="n"),
+            class_=f"row {kind}".strip(),
+        )
+        for label, n, kind in rows
+    ]
+    return tag("div", lines, class_="bars")
+
+
 def _text(names: Sequence[str]) -> str:
     return "\n".join(files("phikit.report").joinpath(n).read_text("utf-8") for n in names)

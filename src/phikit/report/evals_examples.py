@@ -23,15 +23,17 @@ WORDS = {
 
 def examples(folder: Path, run: Row) -> Html:
     found = [(t["name"], [_example(r) for r in _first(folder, t["name"])]) for t in run["tasks"]]
-    return browser(found, {}, "Examples")
+    lead = f"The first {EXAMPLES} answers of each task, as they were; all of them are in records/."
+    return browser(found, {}, "Examples", lead)
 
 
-def browser(found: Sequence[tuple[str, list[dict[str, Any]]]], more: Mapping[str, Any], title: str) -> Html:
+def browser(
+    found: Sequence[tuple[str, list[dict[str, Any]]]], more: Mapping[str, Any], title: str, lead: str
+) -> Html:
     """The list that evals.js fills from the JSON beside it."""
     data = json.dumps({"tasks": dict(found), "words": WORDS, **more}, ensure_ascii=True).replace(
         "<", "\\u003c"
     )
-    lead = f"The first {EXAMPLES} answers of each task, as they were; all of them are in records/."
     return tag(
         "section",
         tag("h2", title),

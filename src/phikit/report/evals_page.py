@@ -9,7 +9,7 @@ from typing import Any
 
 from phikit.records.io import read_json, write_text
 from phikit.report.document import document
-from phikit.report.evals_examples import WORDS, browser, differing, examples
+from phikit.report.evals_examples import EXAMPLES, WORDS, browser, differing, examples
 from phikit.report.markup import Html, clip, tag
 from phikit.report.numbers import duration, short
 
@@ -64,7 +64,8 @@ def write_comparison(a: Path, b: Path, rows: Sequence[Row], out: Path) -> Path:
         "section", tag("h2", "Differences"), tag("div", lines, class_="lines differences"), id="scores"
     )
     found = [differing(a, b, t["name"]) for t in runs[0]["tasks"] if t["name"] in {r["task"] for r in rows}]
-    main = tag("main", head, table, browser(found, {"names": names}, "Where they differ"))
+    lead = f"Answers with different outcomes, the first {EXAMPLES} of each task."
+    main = tag("main", head, table, browser(found, {"names": names}, "Where they differ", lead))
     path = out / PAGE if out.suffix != ".html" else out
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, document(f"{names[0]} against {names[1]}", [main], STYLES, SCRIPTS))

@@ -12,9 +12,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from phikit.engine import llama_wire as wire
+from phikit.engine import wire
 from phikit.engine.base import GenRequest
-from phikit.engine.child import EngineCrashed
 from phikit.records.types import Finish
 from phikit.serve import tools as tool_forms
 from phikit.serve.pool import Lease
@@ -40,6 +39,11 @@ class Spelled:
     @property
     def text(self) -> str:
         return self.data.decode("utf-8", "replace")
+
+
+def token_row(data: bytes, logprob: float) -> dict[str, Any]:
+    """A token as both APIs write it."""
+    return {"token": data.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(data)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +175,9 @@ def task(
     # A stop that is a special token never shows up in the text: it ends the answer by its id.
     ends = {facts.specials[x] for x in s.stop if x in facts.specials}
     request = GenRequest(
-        tuple(ids), most, n=n, temperature=s.temperature, top_p=max(s.top_p, 1e-6), seed=s.seed,
-        stop=tuple(x for x in s.stop if x not in facts.specials), stop_ids=tuple({*facts.stop_ids, *ends}),
-        top_logprobs=top or 0, json_schema=check_schema(lease, schema), top_k=s.top_k, min_p=s.min_p,
-        repeat_penalty=s.repeat_penalty, presence_penalty=s.presence_penalty,
-        frequency_penalty=s.frequency_penalty, repeat_last=s.repeat_last_n,
+        tuple(ids), most, n=n, stop=tuple(x for x in s.stop if x not in facts.specials),
+        stop_ids=tuple({*facts.stop_ids, *ends}), top_logprobs=top or 0, json_schema=check_schema(lease, schema),
+        **s.drawing,
     )  # fmt: skip
     counts = Counts(prompt=len(ids))
     return Task(lease, request, top, tools, counts)
@@ -212,12 +214,6 @@ async def run(t: Task) -> AsyncIterator[Event]:
                 yield Event(reply.sample, text + rest, tokens, tuple(calls), reply.finish)
             elif text or tokens:
                 yield Event(reply.sample, text, tokens)
-    except ValueError as e:
-        raise bad(str(e)) from e
-    except EngineCrashed:
-        raise  # the lease tells of it
-    except RuntimeError as e:
-        raise Refusal(500, str(e)) from e
     finally:
         await replies.aclose()  # type: ignore[attr-defined]
 

@@ -30,9 +30,9 @@ async def health(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     s = state(request)
+    s.metrics.counters["phikit_crashes_total", ()] = s.pool.crashes
     gauges: dict[Any, float] = {
         ("phikit_under_way", ()): s.pool.under_way, ("phikit_models_loaded", ()): len(s.pool.loaded),
-        ("phikit_crashes_total", ()): s.pool.crashes,
     }  # fmt: skip
     for model in s.pool.loaded.values():
         gauges["phikit_model_bytes", (("model", str(model.entry.name)),)] = model.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from phikit.serve.durations import seconds
 from phikit.serve.pool import Lease
 from phikit.serve.prompt import Renderer, renderer
 from phikit.serve.refusal import bad
-from phikit.serve.sampling import Sampling, is_known
+from phikit.serve.sampling import Sampling, context_of, is_known
 from phikit.serve.state import note, state
 from phikit.serve.tools import Choice
 from phikit.serve.wire import Message
@@ -122,6 +123,13 @@ def content_of(value: Any, where: str) -> str:
     return "".join(texts)
 
 
+def leased(
+    request: Request, model: str, alive: float | None, options: Mapping[str, Any]
+) -> AbstractAsyncContextManager[Lease]:
+    """The model, loaded with room for the request's num_ctx. Raises a Refusal."""
+    return state(request).pool.lease(model, keep_alive=alive, context=context_of(options))
+
+
 async def dialog_task(
     request: Request, lease: Lease, d: Dialog, s: Sampling, *, top: int | None = None, n: int = 1
 ) -> Task:
@@ -137,7 +145,7 @@ async def dialog_task(
         raise bad("a response format and tools cannot be asked for together", "tools")
     shown: Sequence[Mapping[str, Any]] = tools
     if tools:
-        if not can_call(lease):
+        if form.tools_by == "none":
             raise bad(f'"{model.entry.name}" does not support tools', "tools")
         mode = "native" if form.knows_tools and d.choice == "auto" else "shim"
         if mode == "shim":
@@ -147,8 +155,8 @@ async def dialog_task(
         if tools:
             text = tool_forms.system_text(tools, d.choice)
             first = messages[0]["role"] == "system"
-            told = f"{messages[0]['content']}\n\n{text}" if first else text
-            messages = [{"role": "system", "content": told}, *messages[first:]]
+            text = f"{messages[0]['content']}\n\n{text}" if first else text
+            messages = [{"role": "system", "content": text}, *messages[first:]]
             shown = ()
     ids = await chat_ids(lease, form, messages, shown, room(lease, s), truncate=d.truncate)
     note_ignored(request, s)
@@ -160,11 +168,6 @@ async def form_of(lease: Lease, override: str | None) -> Renderer:
     if not override:
         return lease.model.renderer
     return await asyncio.to_thread(renderer, lease.model.facts, lease.model.parts, override)
-
-
-def can_call(lease: Lease) -> bool:
-    """Tools need a template that knows them, or a grammar, which only llama.cpp has."""
-    return lease.model.renderer.knows_tools or lease.model.facts.kind == "gguf"
 
 
 def note_ignored(request: Request, s: Sampling) -> None:

@@ -23,11 +23,10 @@ def details(known: Facts | None) -> dict[str, Any]:
 
 
 def capabilities(known: Facts, form: Renderer) -> list[str]:
-    """`tools`: by the template, or by a grammar, which llama.cpp has."""
     if known.embedding_only:
         return ["embedding"]
     found = ["completion"]
-    if form.form != "none" and (form.knows_tools or known.kind == "gguf"):
+    if form.tools_by != "none":
         found.append("tools")
     if form.knows_suffix:
         found.append("insert")
@@ -55,7 +54,7 @@ def show(store: Store, entry: Entry, verbose: bool) -> dict[str, Any]:
         "license": "\n".join(parts.licenses), "modelfile": modelfile(entry, parts, form),
         "parameters": "\n".join(parameter_lines(parts.parameters)), "template": form.source,
         "template_format": form.form, "template_from": "modelfile" if parts.template else "weights",
-        "tools_by": tools_by(known, form), "details": details(known), "model_info": shown(known.keys, verbose),
+        "tools_by": form.tools_by, "details": details(known), "model_info": shown(known.keys, verbose),
         "capabilities": capabilities(known, form), "modified_at": moment(entry.modified),
         "effective_parameters": effective(parts, known), "weights": {"fingerprint": known.fingerprint,
                                                                       "bytes": known.bytes},
@@ -65,13 +64,6 @@ def show(store: Store, entry: Entry, verbose: bool) -> dict[str, Any]:
     if parts.messages:
         found["messages"] = list(parts.messages)
     return found
-
-
-def tools_by(known: Facts, form: Renderer) -> str:
-    """How tools reach the model: its own `template`, our `prompt` with a grammar, or `none`."""
-    if form.knows_tools:
-        return "template"
-    return "prompt" if known.kind == "gguf" and form.form != "none" else "none"
 
 
 def effective(parts: Parts, known: Facts) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phikit.serve.conversation import HELP, Conversation
+from phikit.serve.refusal import Refusal
 from phikit.store import local
 
 if TYPE_CHECKING:
-    from phikit.engine.base import Engine
     from phikit.records.types import Turn
     from phikit.serve.prompt import Renderer
     from phikit.store.store import Store
@@ -48,7 +48,10 @@ def open_model(spec: str) -> Conversation:
     found = find(spec)
     if spec.startswith(("http://", "https://", "torch:")) or Path(found).exists():
         return Conversation(open_engine(found), sys.stdout, sys.stderr, name=found)
-    return _of_store(store(), spec)
+    try:
+        return _of_store(store(), spec)
+    except Refusal as e:  # a template or a parameter of its Modelfile
+        raise ValueError(f"{spec}: {e}") from e
 
 
 def find(path: Path | str) -> str:
@@ -86,6 +89,7 @@ def _fenced(first: str, ask: Callable[[str], str | None]) -> str:
 
 
 def _of_store(store: Store, spec: str) -> Conversation:
+    from phikit.engine.open import open_weights
     from phikit.serve.command import fetch
     from phikit.serve.facts import facts
     from phikit.serve.prompt import renderer
@@ -98,12 +102,13 @@ def _of_store(store: Store, spec: str) -> Conversation:
     except ModelNotFound:
         print(f"{parse(spec)} is not here: asking its registry", file=sys.stderr)
         entry = fetch(store, spec)
-    parts = store.parts(entry)
+    parts = store.runnable(entry)
     known = facts(parts.weights)
-    engine = _engine(parts.weights)
-    render = _renders(engine, renderer(known, parts)) if parts.template else None
+    form = renderer(known, parts)
     # As the server samples, but with one seed: a conversation can be repeated.
     settings = sampling({"seed": 0} | parts.parameters, {})
+    engine = open_weights(parts.weights)
+    render = _renders(engine, form) if parts.template else None
     return Conversation(
         engine,
         sys.stdout,
@@ -113,16 +118,6 @@ def _of_store(store: Store, spec: str) -> Conversation:
         system=parts.system or "",
         render=render,
     )
-
-
-def _engine(weights: Path) -> Engine:
-    if weights.is_dir():
-        from phikit.engine.torch_engine import TorchEngine
-
-        return TorchEngine.from_folder(weights)
-    from phikit.engine.llama import LlamaEngine
-
-    return LlamaEngine(weights)
 
 
 def _renders(engine: Any, form: Renderer) -> Callable[[Sequence[Turn]], list[int]]:

@@ -14,12 +14,12 @@ from typing import Any
 from phikit.serve.settings import Settings, from_environment
 from phikit.store import local
 from phikit.store.names import parse
-from phikit.store.store import Entry, Store, default_root, ollama_folders
+from phikit.store.store import Entry, Store, user_store
 
 
 def store() -> Store:
     """The user's models: ours, an installed Ollama's, and the embedded teacher."""
-    found = Store(default_root(), ollama_folders())
+    found = user_store()
     local.remember_teacher(found)
     return found
 
@@ -88,7 +88,7 @@ def fetch(found: Store, source: str, name: str = "", insecure: bool = False) -> 
     finally:
         show.end()
     try:
-        facts(found.parts(entry).weights)
+        facts(found.runnable(entry).weights)
     except (ValueError, OSError) as e:
         found.remove(str(entry.name))
         raise ValueError(f"{entry.name} was fetched and removed again, for it cannot be run: {e}") from e
@@ -157,31 +157,23 @@ def copy(source: str, target: str) -> str:
 def create(name: str, file: Path) -> str:
     """A model of a Modelfile. Raises ValueError or OSError."""
     from phikit.serve.facts import facts
-    from phikit.store.manifest import Manifest
+    from phikit.serve.making import check, make
+    from phikit.serve.refusal import Refusal
     from phikit.store.modelfile import parse as parse_modelfile
 
     found = store()
     m = parse_modelfile(file.read_text(encoding="utf-8"))
-    if m.adapters:
-        raise ValueError(f"{file}: ADAPTER is not supported: merge it into the weights first")
+    try:
+        check(m)
+    except Refusal as e:
+        raise ValueError(f"{file}: {e}") from e
     path = (file.parent / m.base).expanduser()
     if path.exists():
-        layers = local.layers_of(found, local.weights_of(path), copy=True)
+        facts(weights := local.weights_of(path))  # raises before anything is copied
+        layers = local.layers_of(found, weights, copy=True)
     else:
-        layers = list(found.find(m.base).manifest.layers)
-    texts = {
-        "template": m.template, "system": m.system, "params": json.dumps(m.parameters) if m.parameters else None,
-        "messages": json.dumps(m.messages) if m.messages else None,
-    }  # fmt: skip
-    for kind, text in texts.items():
-        if text is not None:
-            layers = [*(x for x in layers if x.kind != kind), found.text_layer(kind, text)]
-    layers += [found.text_layer("license", x) for x in m.licenses]
-    draft = found.remember(parse("draft/model"), Manifest(found.config_layer({}), tuple(layers)))
-    known = facts(found.parts(draft).weights)
-    config = {"model_format": known.kind, "model_family": known.architecture, "model_families": [known.architecture],
-              "model_type": known.size_label, "file_type": known.file_type}  # fmt: skip
-    entry = found.save(parse(name), Manifest(found.config_layer(config), tuple(layers)))
+        layers = found.own_manifest(found.find(m.base)).layers
+    entry = make(found, parse(name), layers, m, lambda row: None)
     return f"created '{entry.name}'"
 
 

@@ -12,12 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from phikit.engine.base import ScoreRequest
-from phikit.engine.child import EngineCrashed
 from phikit.serve import openai_wire, wire
 from phikit.serve.answer import Event, Spelled, Task, chat_ids, spelled, task, too_long, with_start
-from phikit.serve.asking import keep_alive, messages_of, note_ignored, told
+from phikit.serve.asking import keep_alive, leased, messages_of, note_ignored, told
 from phikit.serve.http import EVENTS, Streamed, json_response, primed, read, while_connected
-from phikit.serve.openai import DONE, event_line, finish_reason
+from phikit.serve.openai import DONE, event_line, finish_reason, gathered, usage_row
 from phikit.serve.pool import Lease
 from phikit.serve.refusal import Refusal, bad
 from phikit.serve.sampling import OPENAI_DEFAULTS, sampling
@@ -44,10 +43,9 @@ async def completions(request: Request) -> Any:
     alive = keep_alive(q.keep_alive)
 
     async def events() -> AsyncIterator[Any]:
-        """The tasks, then (prompt, event); an echo is the first event of each of its samples."""
-        async with state(request).pool.lease(
-            q.model, keep_alive=alive, context=int(options["num_ctx"] or 0)
-        ) as lease:
+        """The tasks, then events, of which the samples of all prompts are counted through; an echo is the first of
+        each of its samples."""
+        async with leased(request, q.model, alive, options) as lease:
             s = sampling(lease.model.parts.parameters, options, OPENAI_DEFAULTS)
             note_ignored(request, s)
             tasks = []
@@ -59,9 +57,9 @@ async def completions(request: Request) -> Any:
                 if q.echo:
                     echo = await _echo(lease, t, prompts[p])
                     for k in range(n):
-                        yield p, replace(echo, sample=k)
+                        yield replace(echo, sample=p * n + k)
                 async for event in told(request, t):
-                    yield p, event
+                    yield replace(event, sample=p * n + event.sample) if p else event
 
     found = events()
     tasks = await primed(request.receive, found)
@@ -90,16 +88,8 @@ async def score(request: Request) -> Response:
             ends = [await lease.worker.encode([(c, False)]) for c in q.continuations]
             if (most := len(context) + max(map(len, ends))) > lease.worker.context:
                 raise too_long(most, lease.worker.context)
-            try:
-                rows, computed = await lease.worker.score(
-                    [ScoreRequest(tuple(context), tuple(e)) for e in ends]
-                )
-            except ValueError as e:
-                raise bad(str(e)) from e
-            except EngineCrashed:
-                raise
-            except RuntimeError as e:
-                raise Refusal(500, str(e)) from e
+            requests = [ScoreRequest(tuple(context), tuple(e)) for e in ends]
+            rows, computed = await lease.worker.score(requests)
             data = []
             for i, (ids, (values, greedy)) in enumerate(zip(ends, rows)):
                 row: dict[str, Any] = {
@@ -161,19 +151,17 @@ async def _chunks(
 ) -> AsyncIterator[bytes]:
     forms = [_Logprobs() for _ in range(n * len(tasks))]
     try:
-        async for p, event in found:
-            k = p * n + event.sample
+        async for event in found:
+            k = event.sample
             logprobs = forms[k].row(event.tokens) if event.tokens else None
             if event.text or logprobs or event.finish:
                 finish = finish_reason(event) if event.finish else None
                 choice = {"index": k, "text": event.text, "logprobs": logprobs, "finish_reason": finish}
                 yield event_line({**head, "choices": [choice]})
         if usage:
-            yield event_line({**head, "choices": [], "usage": _usage(tasks)})
+            yield event_line({**head, "choices": [], "usage": usage_row(*tasks)})
     except Refusal as e:
-        yield event_line(
-            {"error": {"message": e.message, "type": "api_error", "param": e.param, "code": e.code}}
-        )
+        yield event_line(e.openai())
     finally:
         await found.aclose()  # type: ignore[attr-defined]
     yield DONE
@@ -182,24 +170,9 @@ async def _chunks(
 async def _whole(
     tasks: list[Task], found: AsyncIterator[Any], head: dict[str, Any], n: int
 ) -> dict[str, Any]:
-    count = n * len(tasks)
-    texts, finish, tokens = [""] * count, ["stop"] * count, [[] for _ in range(count)]
-    try:
-        async for p, event in found:
-            k = p * n + event.sample
-            texts[k] += event.text
-            tokens[k] += event.tokens
-            finish[k] = finish_reason(event) if event.finish else finish[k]
-    finally:
-        await found.aclose()  # type: ignore[attr-defined]
     choices = [
-        {"index": k, "text": texts[k], "logprobs": None if tasks[0].top is None else _Logprobs().row(tokens[k]),
-         "finish_reason": finish[k]}
-        for k in range(count)
+        {"index": k, "text": said.text, "finish_reason": said.finish,
+         "logprobs": None if tasks[0].top is None else _Logprobs().row(said.tokens)}
+        for k, said in enumerate(await gathered(found, n * len(tasks)))
     ]  # fmt: skip
-    return {**head, "choices": choices, "usage": _usage(tasks)}
-
-
-def _usage(tasks: Sequence[Task]) -> dict[str, int]:
-    prompt, answer = sum(t.counts.prompt for t in tasks), sum(t.counts.generated for t in tasks)
-    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+    return {**head, "choices": choices, "usage": usage_row(*tasks)}

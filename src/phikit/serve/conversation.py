@@ -187,11 +187,7 @@ class Conversation:
 
         s = self.settings
         most = MAX_TOKENS if s.num_predict < 0 else max(s.num_predict, 1)
-        return GenRequest(
-            prompt, min(most, room), temperature=s.temperature, top_p=max(s.top_p, 1e-6), top_k=s.top_k, min_p=s.min_p,
-            repeat_penalty=s.repeat_penalty, presence_penalty=s.presence_penalty, seed=s.seed, stop=s.stop,
-            frequency_penalty=s.frequency_penalty, repeat_last=s.repeat_last_n, stop_ids=self.engine.stop_ids,
-        )  # fmt: skip
+        return GenRequest(prompt, min(most, room), stop=s.stop, stop_ids=self.engine.stop_ids, **s.drawing)
 
 
 def _pieces(engine: Engine, request: GenRequest) -> Iterator[str]:

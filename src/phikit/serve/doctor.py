@@ -14,19 +14,19 @@ from typing import Any, Literal
 
 from phikit.serve import machine
 from phikit.serve.command import show_size, store
+from phikit.store.blobs import free_space
 from phikit.store.store import default_root
 
 State = Literal["ok", "missing", "note"]
 GB = 1e9
 
-# name, parameters, bytes of keys and values of one token (f16), file sizes in GB by quantization (facts section 8.8)
-_PHI4 = ("Phi-4", 14.66e9, 204_800, {"Q4_K_M": 9.05, "Q6_K": 12.03, "Q8_0": 15.58, "bf16": 29.32})
+# name, bytes of keys and values of one token (f16), file sizes in GB by quantization (facts section 8.8)
 _SIZES = (
-    ("SmolLM2-135M", 134.5e6, 23_040, {"Q4_1": 0.098, "F16": 0.27}),
-    ("a 1B model", 1.2e9, 65_536, {"Q4_K_M": 0.8, "Q8_0": 1.3}),
-    ("Phi-4-mini (3.8B)", 3.84e9, 131_072, {"Q4_K_M": 2.5, "Q8_0": 4.1}),
-    ("a 7B model", 7.2e9, 131_072, {"Q4_K_M": 4.4, "Q8_0": 7.7}),
-    _PHI4,
+    ("SmolLM2-135M", 23_040, {"Q4_1": 0.098, "F16": 0.27}),
+    ("a 1B model", 65_536, {"Q4_K_M": 0.8, "Q8_0": 1.3}),
+    ("Phi-4-mini (3.8B)", 131_072, {"Q4_K_M": 2.5, "Q8_0": 4.1}),
+    ("a 7B model", 131_072, {"Q4_K_M": 4.4, "Q8_0": 7.7}),
+    ("Phi-4", 204_800, {"Q4_K_M": 9.05, "Q6_K": 12.03, "Q8_0": 15.58, "bf16": 29.32}),
 )
 CONTEXT = 4096
 
@@ -53,7 +53,8 @@ class Fit:
 
 def lines(*, sandbox: str | None, as_json: bool = False) -> list[str]:
     """What the command prints. `sandbox`: why there is none (`verify.sandbox.available`)."""
-    checks, fits = examine(sandbox), fitting(machine.memory()[1])
+    free = machine.memory()[1]
+    checks, fits = examine(sandbox), fitting(free)
     if as_json:
         return [
             json.dumps({"checks": [asdict(c) for c in checks], "fits": [asdict(f) for f in fits]}, indent=1)
@@ -64,7 +65,7 @@ def lines(*, sandbox: str | None, as_json: bool = False) -> list[str]:
              for c in checks]  # fmt: skip
     found += [
         "",
-        f"What fits into the {machine.show(machine.memory()[1])} that are free, with {CONTEXT:,} tokens of context:",
+        f"What fits into the {machine.show(free)} that are free, with {CONTEXT:,} tokens of context:",
     ]
     for f in fits:
         found.append(
@@ -76,7 +77,7 @@ def lines(*, sandbox: str | None, as_json: bool = False) -> list[str]:
 def examine(sandbox: str | None) -> list[Check]:
     """All checks, those of the machine first."""
     total, free = machine.memory()
-    checks = [
+    return [
         Check("system", "ok", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"),
         Check("cores", "ok", f"{machine.cores()}, load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg")
               else str(machine.cores())),
@@ -87,14 +88,13 @@ def examine(sandbox: str | None) -> list[Check]:
         _package("xllamacpp", "llama.cpp, runs GGUF models", "pip install xllamacpp"),
         _teacher(), _sandbox(sandbox), _port(), _models(),
     ]  # fmt: skip
-    return [c for c in checks if c is not None]
 
 
 def fitting(free: int) -> list[Fit]:
     """Models of common sizes, and whether `free` bytes hold them."""
     return [
-        Fit(name, kind, need := int(size * GB) + cache * CONTEXT + (200 << 20), need <= free)
-        for name, _, cache, kinds in _SIZES
+        Fit(name, kind, need := int(size * GB) + cache * CONTEXT + machine.OVERHEAD, need <= free)
+        for name, cache, kinds in _SIZES
         for kind, size in kinds.items()
     ]
 
@@ -138,10 +138,7 @@ def _gpu() -> Check:
 
 def _disk() -> Check:
     folder = default_root()
-    place = folder
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = free_space(folder)
     fix = (
         ""
         if free > 10 * GB

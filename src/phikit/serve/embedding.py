@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from phikit.engine.child import EngineCrashed
 from phikit.serve.pool import Lease
-from phikit.serve.refusal import Refusal, bad
+from phikit.serve.refusal import bad
 from phikit.serve.worker import CHARACTERS
 
 MAX_TEXTS = 2048
@@ -39,14 +38,7 @@ async def embed(
         kept.append(text)
     if not kept:
         return [], 0
-    try:
-        vectors, count = await lease.worker.embed(kept)
-    except ValueError as e:
-        raise bad(str(e), "input") from e
-    except EngineCrashed:
-        raise
-    except RuntimeError as e:
-        raise Refusal(500, str(e)) from e
+    vectors, count = await lease.worker.embed(kept)
     if dimensions is not None and dimensions < len(vectors[0]):
         vectors = [_unit(v[:dimensions]) for v in vectors]
     return vectors, count

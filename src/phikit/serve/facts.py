@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from phikit.engine.gguf_meta import read_meta
-from phikit.model.gguf_header import read_gguf_header
+from phikit.engine.gguf_meta import read_gguf
 
 Kind = Literal["gguf", "safetensors"]
 _LONG = 64  # items; longer lists of a header are shown only when asked for
@@ -63,19 +63,14 @@ def _facts(path: Path, stamp: tuple[Any, ...]) -> Facts:
 
 
 def _of_gguf(path: Path) -> Facts:
-    meta, header = read_meta(path), read_gguf_header(path)
+    meta, header = read_gguf(path)
     keys, a = header.keys, meta.architecture
     heads = _int(keys, f"{a}.attention.head_count", 1)
     kv = _int(keys, f"{a}.attention.head_count_kv", heads)
     width = _int(keys, f"{a}.embedding_length", 0)
     head = _int(keys, f"{a}.attention.key_length", width // max(heads, 1))
     layers = _int(keys, f"{a}.block_count", 0)
-    parameters = 0
-    for t in header.tensors.values():
-        count = 1
-        for n in t.shape:
-            count *= n
-        parameters += count
+    parameters = sum(math.prod(t.shape) for t in header.tensors.values())
     return Facts(
         kind="gguf", path=path, architecture=a, context=meta.context, vocab=meta.vocab, file_type=meta.file_type,
         parameters=parameters, bytes=path.stat().st_size, cache_bytes=2 * 2 * layers * kv * head,
@@ -110,10 +105,7 @@ def _of_folder(folder: Path) -> Facts:
         with path.open("rb") as f:
             digest.update(f.read(1 << 20))
         for tensor in header.values():
-            count = 1
-            for n in tensor.shape:
-                count *= n
-            parameters += count
+            parameters += math.prod(tensor.shape)
             kinds.add(tensor.type)
     family = str(raw.get("model_type", "phi3"))
     return Facts(

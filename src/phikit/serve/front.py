@@ -38,7 +38,6 @@ class Front:
 
     def __init__(self, inner: ASGIApp, state: State, log: TextIO | None = None) -> None:
         self.inner, self.state, self.log = inner, state, log if log is not None else sys.stderr
-        self.open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,7 +60,6 @@ class Front:
                 sent["bytes"] += len(message.get("body", b""))
             await send(message)
 
-        self.open += 1
         gone = False
         try:
             refused = self._refused(scope, headers)
@@ -80,7 +78,6 @@ class Front:
             oops = Refusal(500, f"internal error ({type(e).__name__}); request {number} in the server's log")
             await self._answer(scope, receive, counted, oops, bool(sent["status"]))
         finally:
-            self.open -= 1
             seconds = time.monotonic() - begin
             self._record(scope, headers, number, 499 if gone and not sent["status"] else sent["status"], sent["bytes"],
                          seconds, gone, notes)  # fmt: skip
@@ -155,12 +152,7 @@ class Front:
 
 def error_body(path: str, e: Refusal) -> dict[str, Any]:
     """OpenAI's form under /v1, Ollama's elsewhere."""
-    if not path.startswith("/v1/"):
-        return {"error": e.message}
-    kind = {404: "not_found_error", 401: "authentication_error", 503: "server_error"}.get(
-        e.status, "invalid_request_error" if e.status < 500 else "api_error"
-    )
-    return {"error": {"message": e.message, "type": kind, "param": e.param, "code": e.code}}
+    return e.openai() if path.startswith("/v1/") else {"error": e.message}
 
 
 def host_of(header: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from phikit.serve.facts import Facts
 
 GIB = 1 << 30
-_OVERHEAD = 200 << 20  # bytes of a process and its compute buffers beside weights and cache
+OVERHEAD = 200 << 20  # bytes of a process and its compute buffers beside weights and cache
 
 
 def memory() -> tuple[int, int]:
@@ -56,8 +56,8 @@ def cores() -> int:
 def needs(facts: Facts, context: int, parallel: int) -> int:
     """Bytes that a loaded model takes: weights, keys and values of every slot, buffers."""
     if facts.kind == "gguf":
-        return facts.bytes + facts.cache_bytes * context * parallel + _OVERHEAD
-    return 4 * facts.parameters + facts.cache_bytes * context + 3 * _OVERHEAD  # torch computes in fp32
+        return facts.bytes + facts.cache_bytes * context * parallel + OVERHEAD
+    return 4 * facts.parameters + facts.cache_bytes * context + 3 * OVERHEAD  # torch computes in fp32
 
 
 def show(count: int) -> str:

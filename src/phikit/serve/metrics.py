@@ -15,7 +15,6 @@ _HELP = {
     "phikit_request_seconds": "Time of a request, by route.",
     "phikit_first_token_seconds": "Time from the start of a generation to its first token.",
     "phikit_under_way": "Requests that compute or wait for a model.",
-    "phikit_connections_open": "Requests being answered.",
     "phikit_models_loaded": "Models in memory.",
     "phikit_model_bytes": "Memory counted for a loaded model.",
     "phikit_crashes_total": "Ends of a model's process that were not asked for.",

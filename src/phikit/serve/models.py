@@ -10,21 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from phikit.serve import catalog, wire
 from phikit.serve.durations import FOREVER
 from phikit.serve.http import json_response, pieces, read
 from phikit.serve.refusal import Refusal, bad
 from phikit.serve.state import OLLAMA_VERSION, phikit_version, state
-from phikit.store.blobs import CHUNK, WrongDigest
+from phikit.store.blobs import CHUNK
 from phikit.store.names import BadName, parse
 
 _UPLOAD_IDLE = 30.0  # seconds without a byte after which an upload is given up
-
-
-async def root(request: Request) -> Response:
-    return PlainTextResponse("Ollama is running")
 
 
 async def version(request: Request) -> Response:
@@ -162,5 +158,5 @@ def _refusing(call: Any) -> Any:
     """ValueErrors of the store as refusals."""
     try:
         return call()
-    except (ValueError, WrongDigest) as e:
+    except ValueError as e:
         raise bad(str(e)) from e

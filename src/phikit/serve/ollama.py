@@ -11,12 +11,13 @@ from starlette.responses import Response
 
 from phikit.serve import tools as tool_forms
 from phikit.serve import wire
-from phikit.serve.answer import Event, Spelled, Task, room, task, with_start
+from phikit.serve.answer import Event, Spelled, Task, room, task, token_row, with_start
 from phikit.serve.asking import (
     Dialog,
     dialog_task,
     form_of,
     keep_alive,
+    leased,
     messages_of,
     no_thinking,
     note_ignored,
@@ -53,19 +54,15 @@ async def generate(request: Request) -> Any:
                                                             Prompt=q.prompt or "", Suffix=q.suffix))  # fmt: skip
         elif q.raw:
             ids = await with_start(lease, [(q.prompt or "", True)])
-        elif q.context:
-            before = list(q.context)
-            d = Dialog(
-                [{"role": "user", "content": q.prompt or ""}], [], system=q.system, template=q.template
-            )
-            t = await dialog_task(request, lease, d, s)
-            ids = [*before, *t.request.prompt]
         else:
             d = Dialog(
                 [{"role": "user", "content": q.prompt or ""}], [], schema=schema, truncate=bool(q.truncate),
                 system=q.system, template=q.template,
             )  # fmt: skip
-            return await dialog_task(request, lease, d, s, top=top)
+            t = await dialog_task(request, lease, d, s, top=top)
+            if not q.context:
+                return t
+            ids = [*q.context, *t.request.prompt]
         if q.truncate and len(ids) >= room(lease, s):
             ids = ids[len(ids) - room(lease, s) + 1 :]  # asked for: the end is kept
         note_ignored(request, s)
@@ -115,7 +112,7 @@ async def embed(request: Request) -> Response:
     begin = time.monotonic_ns()
 
     async def work() -> dict[str, Any]:
-        async with _leased(request, q.model, keep_alive(q.keep_alive), q.options) as lease:
+        async with leased(request, q.model, keep_alive(q.keep_alive), q.options or {}) as lease:
             s = sampling(lease.model.parts.parameters, q.options or {})
             vectors, count = await embed_texts(
                 lease, texts, limit=room(lease, s), truncate=q.truncate is not False, dimensions=q.dimensions
@@ -132,19 +129,13 @@ async def embeddings(request: Request) -> Response:
     q = await read(request, wire.Embeddings)
 
     async def work() -> list[float]:
-        async with _leased(request, q.model, keep_alive(q.keep_alive), q.options) as lease:
+        async with leased(request, q.model, keep_alive(q.keep_alive), q.options or {}) as lease:
             if not q.prompt:
                 return []
             vectors, _ = await embed_texts(lease, [q.prompt], limit=lease.worker.context, truncate=True)
             return vectors[0]
 
     return json_response({"embedding": await while_connected(request.receive, work())})
-
-
-def _leased(request: Request, model: str, alive: float | None, options: dict[str, Any] | None) -> Any:
-    """The model with room for the request's num_ctx."""
-    context = sampling({}, {"num_ctx": (options or {}).get("num_ctx")}).num_ctx
-    return state(request).pool.lease(model, keep_alive=alive, context=context)
 
 
 async def _only_load(
@@ -158,7 +149,7 @@ async def _only_load(
     else:
 
         async def load() -> None:
-            async with _leased(request, model, alive, options):
+            async with leased(request, model, alive, options or {}):
                 pass
 
         await while_connected(request.receive, load())
@@ -175,7 +166,7 @@ async def _answer(
     begin = time.monotonic_ns()
 
     async def objects() -> AsyncIterator[dict[str, Any] | None]:
-        async with _leased(request, model, alive, options) as lease:
+        async with leased(request, model, alive, options or {}) as lease:
             t = await prepared(lease)
             yield None  # all is checked: what fails from here on is a line of the stream
             async for event in told(request, t):
@@ -241,11 +232,7 @@ def _times(t: Task, begin: int) -> dict[str, int]:
 
 
 def _logprob(token: Spelled) -> dict[str, Any]:
-    row: dict[str, Any] = {"token": token.text, "logprob": token.logprob, "bytes": list(token.data)}
+    row = token_row(token.data, token.logprob)
     if token.top:
-        row["top_logprobs"] = [_top(data, value) for data, value in token.top]
+        row["top_logprobs"] = [token_row(*alternative) for alternative in token.top]
     return row
-
-
-def _top(data: bytes, value: float) -> dict[str, Any]:
-    return {"token": data.decode("utf-8", "replace"), "logprob": value, "bytes": list(data)}

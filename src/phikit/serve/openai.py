@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, embeddings and models (facts section 8.6), and /v1/score."""
+"""OpenAI's chat completions, embeddings and models (facts section 8.6)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 import struct
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
@@ -15,8 +16,8 @@ from starlette.responses import Response
 
 from phikit.serve import openai_wire, wire
 from phikit.serve import tools as tool_forms
-from phikit.serve.answer import JSON_OBJECT, Event, Spelled, Task
-from phikit.serve.asking import Dialog, dialog_task, keep_alive, messages_of, told
+from phikit.serve.answer import JSON_OBJECT, Event, Spelled, Task, token_row
+from phikit.serve.asking import Dialog, dialog_task, keep_alive, leased, messages_of, told
 from phikit.serve.embedding import embed
 from phikit.serve.http import EVENTS, Streamed, json_response, primed, read, while_connected
 from phikit.serve.refusal import Refusal, bad
@@ -46,9 +47,7 @@ async def chat(request: Request) -> Any:
     alive = keep_alive(q.keep_alive)
 
     async def events() -> AsyncIterator[Event | Task]:
-        async with state(request).pool.lease(
-            q.model, keep_alive=alive, context=int(options["num_ctx"] or 0)
-        ) as lease:
+        async with leased(request, q.model, alive, options) as lease:
             s = sampling(lease.model.parts.parameters, options, OPENAI_DEFAULTS)
             t = await dialog_task(request, lease, d, s, top=top, n=n)
             yield t
@@ -155,20 +154,18 @@ def finish_reason(event: Event) -> str:
     return "tool_calls" if event.calls else "length" if event.finish == "length" else "stop"
 
 
-def usage_row(t: Task) -> dict[str, Any]:
-    return {
-        "prompt_tokens": t.counts.prompt, "completion_tokens": t.counts.generated,
-        "total_tokens": t.counts.prompt + t.counts.generated,
-    }  # fmt: skip
+def usage_row(*tasks: Task) -> dict[str, int]:
+    prompt, answer = sum(t.counts.prompt for t in tasks), sum(t.counts.generated for t in tasks)
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
 def logprobs_row(tokens: Sequence[Spelled]) -> dict[str, Any]:
-    def one(data: bytes, value: float) -> dict[str, Any]:
-        return {"token": data.decode("utf-8", "replace"), "logprob": value, "bytes": list(data)}
-
     return {
         "content": [
-            {**one(x.data, x.logprob), "top_logprobs": [one(*alternative) for alternative in x.top]}
+            {
+                **token_row(x.data, x.logprob),
+                "top_logprobs": [token_row(*alternative) for alternative in x.top],
+            }
             for x in tokens
         ],
         "refusal": None,
@@ -203,33 +200,44 @@ async def _chunks(
         if usage:
             yield event_line({**head, "choices": [], "usage": usage_row(t)})
     except Refusal as e:
-        yield event_line(
-            {"error": {"message": e.message, "type": "api_error", "param": e.param, "code": e.code}}
-        )
+        yield event_line(e.openai())
     finally:
         await found.aclose()  # type: ignore[attr-defined]
     yield DONE
 
 
-async def _whole(t: Task, found: AsyncIterator[Any], head: dict[str, Any], n: int) -> dict[str, Any]:
-    texts: list[str] = [""] * n
-    calls: list[list[Call]] = [[] for _ in range(n)]
-    tokens: list[list[Spelled]] = [[] for _ in range(n)]
-    finish = ["stop"] * n
+@dataclass
+class Said:
+    """All of a sample."""
+
+    text: str = ""
+    calls: list[Call] = field(default_factory=list)
+    tokens: list[Spelled] = field(default_factory=list)
+    finish: str = "stop"
+
+
+async def gathered(found: AsyncIterator[Any], count: int) -> list[Said]:
+    """`count` samples out of their events."""
+    samples = [Said() for _ in range(count)]
     try:
         async for event in found:
-            texts[event.sample] += event.text
-            calls[event.sample] += event.calls
-            tokens[event.sample] += event.tokens
+            said = samples[event.sample]
+            said.text += event.text
+            said.calls += event.calls
+            said.tokens += event.tokens
             if event.finish:
-                finish[event.sample] = finish_reason(event)
+                said.finish = finish_reason(event)
     finally:
         await found.aclose()  # type: ignore[attr-defined]
+    return samples
+
+
+async def _whole(t: Task, found: AsyncIterator[Any], head: dict[str, Any], n: int) -> dict[str, Any]:
     choices = []
-    for k in range(n):
-        message: dict[str, Any] = {"role": "assistant", "content": texts[k], "refusal": None}
-        if calls[k]:
-            message |= {"content": texts[k] or None, "tool_calls": calls_row(calls[k])}
-        logprobs = logprobs_row(tokens[k]) if t.top is not None else None
-        choices.append({"index": k, "message": message, "logprobs": logprobs, "finish_reason": finish[k]})
+    for k, said in enumerate(await gathered(found, n)):
+        message: dict[str, Any] = {"role": "assistant", "content": said.text, "refusal": None}
+        if said.calls:
+            message |= {"content": said.text or None, "tool_calls": calls_row(said.calls)}
+        logprobs = logprobs_row(said.tokens) if t.top is not None else None
+        choices.append({"index": k, "message": message, "logprobs": logprobs, "finish_reason": said.finish})
     return {**head, "choices": choices, "usage": usage_row(t)}

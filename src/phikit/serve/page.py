@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
-from phikit.serve.models import root as running
 from phikit.serve.refusal import Refusal
 
 FOLDER = Path(__file__).parent / "web"
@@ -28,7 +27,7 @@ POLICY = (
 async def root(request: Request) -> Response:
     if "text/html" in request.headers.get("accept", "") and (FOLDER / "index.html").is_file():
         return _file("index.html")
-    return await running(request)
+    return PlainTextResponse("Ollama is running")
 
 
 async def file(request: Request) -> Response:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from phikit.engine.child import EngineCrashed
@@ -19,6 +19,7 @@ from phikit.serve.durations import FOREVER
 from phikit.serve.facts import Facts, facts
 from phikit.serve.prompt import Renderer, renderer
 from phikit.serve.refusal import Refusal, bad, no_model
+from phikit.serve.sampling import context_of
 from phikit.serve.settings import Settings
 from phikit.serve.worker import Worker
 from phikit.store.names import BadName
@@ -60,7 +61,8 @@ class Lease:
 class Pool:
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store, self.settings = store, settings
-        self.loaded: dict[tuple[str, ...], Loaded] = {}
+        # By digest: names of the same manifest share one process.
+        self.loaded: dict[str, Loaded] = {}
         self.under_way = 0
         self.crashes = 0
         self._change = asyncio.Condition()  # of `loaded` and `users`
@@ -110,14 +112,14 @@ class Pool:
     async def unload(self, name: str) -> None:
         """Unloads a model as soon as its last request has ended."""
         entry = self.entry(name)
-        if (model := self.loaded.get(self._key(entry))) is not None:
+        if (model := self.loaded.get(entry.digest)) is not None:
             model.keep_alive = 0.0
             if not model.users:
                 await self._close(model)
 
     async def forget(self, entry: Entry) -> None:
         """A model of the store was replaced or removed: what is loaded of it ends with its last request."""
-        if (model := self.loaded.pop(self._key(entry), None)) is not None:
+        if (model := self.loaded.pop(entry.digest, None)) is not None:
             model.closing = True
             if not model.users:
                 await model.worker.stop()
@@ -133,14 +135,8 @@ class Pool:
         await asyncio.gather(*(m.worker.stop() for m in models))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    @staticmethod
-    def _key(entry: Entry) -> tuple[str, ...]:
-        # Names of the same manifest share one process.
-        return (entry.digest,)
-
     async def _take(self, entry: Entry, context: int) -> Loaded:
-        key = self._key(entry)
-        while (model := self._ready(key, context)) is None:
+        while (model := self._ready(entry.digest, context)) is None:
             # In a task of its own: a client that goes while the model is loading must not leave half of it behind.
             task = asyncio.ensure_future(self._bring(entry, context))
             self._tasks.add(task)
@@ -153,19 +149,18 @@ class Pool:
             model.timer = None
         return model
 
-    def _ready(self, key: tuple[str, ...], context: int) -> Loaded | None:
-        model = self.loaded.get(key)
+    def _ready(self, digest: str, context: int) -> Loaded | None:
+        model = self.loaded.get(digest)
         if model is None or model.closing or not model.worker.is_alive or context > model.worker.context:
             return None
         return model
 
     async def _bring(self, entry: Entry, context: int) -> None:
         """Loads the model, in place of one that ended or that has too little context."""
-        key = self._key(entry)
         async with self._loading:
-            if self._ready(key, context) is not None:
+            if self._ready(entry.digest, context) is not None:
                 return
-            if (old := self.loaded.get(key)) is not None:
+            if (old := self.loaded.get(entry.digest)) is not None:
                 old.closing = True  # no new users
                 if old.worker.is_alive:
                     await self._until(lambda: old.users == 0)
@@ -196,15 +191,15 @@ class Pool:
             model.timer = loop.call_later(min(model.keep_alive, 1e8), self._expire, model)
 
     def _expire(self, model: Loaded) -> None:
-        if not model.users and self.loaded.get(self._key(model.entry)) is model:
-            del self.loaded[self._key(model.entry)]  # at once: a request that comes now loads it anew
+        if not model.users and self.loaded.get(model.entry.digest) is model:
+            del self.loaded[model.entry.digest]  # at once: a request that comes now loads it anew
             task = asyncio.ensure_future(self._close(model))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
     async def _close(self, model: Loaded) -> None:
-        if self.loaded.get(self._key(model.entry)) is model:
-            del self.loaded[self._key(model.entry)]
+        if self.loaded.get(model.entry.digest) is model:
+            del self.loaded[model.entry.digest]
         if model.timer:
             model.timer.cancel()
         await model.worker.stop()
@@ -220,18 +215,12 @@ class Pool:
 
     async def _load(self, entry: Entry, context: int) -> Loaded:
         try:
-            parts = await asyncio.to_thread(self.store.parts, entry)
+            parts = await asyncio.to_thread(self.store.runnable, entry)
             known = await asyncio.to_thread(facts, parts.weights)
         except (ValueError, OSError) as e:
             raise Refusal(500, f"unable to load model: {e}") from e
-        if parts.adapters:
-            raise Refusal(
-                500, f"{entry.name}: adapters and projectors are not supported: merge them into the model"
-            )
         own = await asyncio.to_thread(renderer, known, parts)
-        wanted = (
-            context or _whole(parts.parameters.get("num_ctx")) or self.settings.context or DEFAULT_CONTEXT
-        )
+        wanted = context or context_of(parts.parameters) or self.settings.context or DEFAULT_CONTEXT
         if context > known.context:
             raise bad(
                 f"num_ctx {context} is more than the model's own context of {known.context} tokens", "num_ctx"
@@ -251,7 +240,7 @@ class Pool:
             raise Refusal(503, "the server is shutting down", code="busy")
         keep = self.settings.keep_alive or 1.0  # until its first request takes it
         model = Loaded(entry, parts, known, own, worker, need, keep_alive=keep)
-        self.loaded[self._key(entry)] = model
+        self.loaded[entry.digest] = model
         return model
 
     async def _fit(self, entry: Entry, known: Facts, context: int, parallel: int) -> tuple[int, int]:
@@ -276,13 +265,3 @@ class Pool:
         idle = [m for m in self.loaded.values() if not m.users]
         if idle:
             await self._close(min(idle, key=lambda m: m.used))
-
-    async def drain(self, seconds: float) -> None:
-        """Waits until no request is under way, at most so long."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds), self._change:
-                await self._change.wait_for(lambda: not any(m.users for m in self.loaded.values()))
-
-
-def _whole(value: object) -> int:
-    return int(value) if isinstance(value, int | float) and value > 0 else 0

@@ -12,8 +12,7 @@ from starlette.requests import Request
 from phikit.serve import wire
 from phikit.serve.http import NDJSON, Streamed, json_response, while_connected
 from phikit.serve.refusal import Refusal
-
-Say = Callable[[dict[str, Any]], None]
+from phikit.store.pull import Say
 
 
 class Stopped(Exception):

@@ -31,6 +31,13 @@ class Renderer:
     knows_suffix: bool
     facts: Facts
 
+    @property
+    def tools_by(self) -> Literal["template", "prompt", "none"]:
+        """How tools reach the model: its own template, or our prompt with a grammar, which only llama.cpp has."""
+        if self.knows_tools:
+            return "template"
+        return "prompt" if self.facts.kind == "gguf" and self.form != "none" else "none"
+
     async def pieces(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (), **values: Any
     ) -> Pieces:

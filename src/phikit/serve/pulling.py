@@ -9,11 +9,11 @@ from starlette.requests import Request
 
 from phikit.serve import wire
 from phikit.serve.http import read
-from phikit.serve.progress import Say, answer
+from phikit.serve.progress import answer
 from phikit.serve.refusal import bad
 from phikit.serve.state import state
 from phikit.store.names import BadName, parse
-from phikit.store.pull import pull_name
+from phikit.store.pull import Say, pull_name
 
 _EVERY = 0.1  # seconds between two lines of one download
 

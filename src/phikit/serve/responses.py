@@ -103,8 +103,8 @@ class _Answer:
         return ([self.item("completed")] if self.text or not self.calls else []) + self.calls
 
     def row(self, status: str) -> Json:
-        cut = self.cut and status == "completed"
         counts, done = self.t.counts, status == "completed"
+        cut = self.cut and done
         usage = {
             "input_tokens": counts.prompt, "input_tokens_details": {"cached_tokens": 0},
             "output_tokens": counts.generated, "output_tokens_details": {"reasoning_tokens": 0},
@@ -140,8 +140,7 @@ async def _lines(answer: _Answer, found: AsyncIterator[Event]) -> AsyncIterator[
             if event.text and not begun:
                 begun = True
                 yield line("response.output_item.added", output_index=0, item=answer.item("in_progress"))
-                empty = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-                yield line("response.content_part.added", **place, part=empty)
+                yield line("response.content_part.added", **place, part=answer.part())
             answer.take(event)
             if event.text:
                 yield line("response.output_text.delta", **place, delta=event.text, logprobs=[])

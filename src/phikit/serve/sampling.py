@@ -50,6 +50,15 @@ class Sampling:
     stop: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """The fields of a GenRequest that say how a token is drawn."""
+        return {
+            "temperature": self.temperature, "top_p": max(self.top_p, 1e-6), "top_k": self.top_k, "min_p": self.min_p,
+            "repeat_penalty": self.repeat_penalty, "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty, "repeat_last": self.repeat_last_n, "seed": self.seed,
+        }  # fmt: skip
+
 
 DEFAULTS = Sampling()
 OPENAI_DEFAULTS = Sampling(temperature=1.0, top_p=1.0)
@@ -77,6 +86,11 @@ def sampling(
     if values.get("top_k", 0) < 0:
         values["top_k"] = 0
     return replace(base, **values, ignored=tuple(ignored[:64]))
+
+
+def context_of(options: Mapping[str, Any]) -> int:
+    """The `num_ctx` of options; 0: none. Raises a Refusal."""
+    return int(number("num_ctx", options.get("num_ctx") or 0))
 
 
 def is_known(name: str) -> bool:

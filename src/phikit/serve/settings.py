@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from phikit.serve.durations import FOREVER, seconds
+from phikit.serve.durations import seconds
 
 PORT = 11434
 MIB = 1 << 20
@@ -36,7 +36,6 @@ class Settings:
     request_time: float = 3600.0
     shutdown_time: float = 10.0
     log: Path | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_loopback(self) -> bool:
@@ -50,12 +49,12 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     given = Settings()
     host, port = parse_host(environment.get("OLLAMA_HOST", ""), given.host, given.port)
 
-    def whole(name: str, default: int, low: int) -> int:
+    def whole(name: str, default: int) -> int:
         text = environment.get(name, "")
         if not text:
             return default
-        if not text.isdigit() or not low <= int(text) <= 1 << 20:
-            raise ValueError(f"{name}={text}: give a whole number from {low} on")
+        if not text.isdigit() or int(text) > 1 << 20:
+            raise ValueError(f"{name}={text}: give a whole number from 0 on")
         return int(text) or default
 
     keep = environment.get("OLLAMA_KEEP_ALIVE", "")
@@ -68,11 +67,11 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         port=port,
         origins=tuple(o.strip() for o in environment.get("OLLAMA_ORIGINS", "").split(",") if o.strip()),
         api_key=environment.get("PHIKIT_SERVE_KEY", ""),
-        context=whole("OLLAMA_CONTEXT_LENGTH", given.context, 0),
-        parallel=whole("OLLAMA_NUM_PARALLEL", given.parallel, 0),
-        max_loaded=whole("OLLAMA_MAX_LOADED_MODELS", given.max_loaded, 0),
-        max_queue=whole("OLLAMA_MAX_QUEUE", given.max_queue, 0),
-        keep_alive=FOREVER if keep_alive < 0 else keep_alive,
+        context=whole("OLLAMA_CONTEXT_LENGTH", given.context),
+        parallel=whole("OLLAMA_NUM_PARALLEL", given.parallel),
+        max_loaded=whole("OLLAMA_MAX_LOADED_MODELS", given.max_loaded),
+        max_queue=whole("OLLAMA_MAX_QUEUE", given.max_queue),
+        keep_alive=keep_alive,
     )
 
 

@@ -48,41 +48,37 @@ class Tool(msgspec.Struct):
     type: str = "function"
 
 
-class Generate(msgspec.Struct):
-    """POST /api/generate."""
+class Common(msgspec.Struct, kw_only=True):
+    """Fields of /api/generate and /api/chat."""
 
     model: str
+    stream: bool | None = None
+    format: Any = None
+    options: Json | None = None
+    keep_alive: Any = None
+    think: Any = None
+    truncate: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+
+class Generate(Common, kw_only=True):
+    """POST /api/generate."""
+
     prompt: str | None = None
     suffix: str | None = None
     system: str | None = None
     template: str | None = None
     context: list[int] | None = None
-    stream: bool | None = None
     raw: bool | None = None
-    format: Any = None
     images: list[Any] | None = None
-    options: Json | None = None
-    keep_alive: Any = None
-    think: Any = None
-    truncate: bool | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
 
 
-class Chat(msgspec.Struct):
+class Chat(Common, kw_only=True):
     """POST /api/chat."""
 
-    model: str
     messages: list[Message] | None = None
     tools: list[Tool] | None = None
-    stream: bool | None = None
-    format: Any = None
-    options: Json | None = None
-    keep_alive: Any = None
-    think: Any = None
-    truncate: bool | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
 
 
 class Embed(msgspec.Struct):
@@ -105,14 +101,12 @@ class Embeddings(msgspec.Struct):
     keep_alive: Any = None
 
 
-class Named(msgspec.Struct):
-    """A model by `model` or, as older clients write, `name`: show, delete, pull, push."""
+class ByName(msgspec.Struct, kw_only=True):
+    """A model by `model` or, as older clients write, `name`."""
 
     model: str | None = None
     name: str | None = None
     stream: bool | None = None
-    insecure: bool | None = None
-    verbose: bool | None = None
 
     @property
     def wanted(self) -> str:
@@ -121,11 +115,16 @@ class Named(msgspec.Struct):
         return found
 
 
-class Create(msgspec.Struct):
+class Named(ByName, kw_only=True):
+    """POST /api/show, /api/pull, /api/push; DELETE /api/delete."""
+
+    insecure: bool | None = None
+    verbose: bool | None = None
+
+
+class Create(ByName, kw_only=True):
     """POST /api/create."""
 
-    model: str | None = None
-    name: str | None = None
     from_: str | None = msgspec.field(name="from", default=None)
     files: dict[str, str] | None = None
     adapters: dict[str, str] | None = None
@@ -135,13 +134,6 @@ class Create(msgspec.Struct):
     parameters: Json | None = None
     messages: list[Message] | None = None
     quantize: str | None = None
-    stream: bool | None = None
-
-    @property
-    def wanted(self) -> str:
-        if not (found := self.model or self.name):
-            raise bad("model is required", "model")
-        return found
 
 
 class Copy(msgspec.Struct):

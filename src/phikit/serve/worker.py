@@ -1,6 +1,6 @@
 """A loaded model: a child process of its own, asked from the event loop.
 
-The process speaks `engine.llama_wire`: llama.cpp for a GGUF, TorchEngine for a folder of safetensors. Ending it gives
+The process speaks `engine.wire`: llama.cpp for a GGUF, TorchEngine for a folder of safetensors. Ending it gives
 the memory back for sure; its crash is an error of the requests under way, nothing more.
 """
 
@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from phikit.engine import llama_wire as wire
+from phikit.engine import wire
 from phikit.engine.base import GenRequest, ScoreRequest
 from phikit.engine.child import Child, EngineCrashed
 from phikit.serve.facts import Facts
-from phikit.serve.refusal import Refusal
+from phikit.serve.refusal import Refusal, bad
 
 CHARACTERS = 256  # of text that a token can stand for; the longest of common vocabularies are runs of spaces
 _LARGE = 1 << 14  # bytes of a request that go into a pipe without waiting
@@ -53,7 +53,8 @@ class _Inbox:
 
 
 class Worker:
-    """Made by `start`. `context` tokens for each of `parallel` samples."""
+    """Made by `start`. `context` tokens for each of `parallel` samples. What is asked of it raises a Refusal where the
+    engine refuses or fails, EngineCrashed where its process has ended."""
 
     def __init__(self, facts: Facts, context: int, parallel: int, child: Child) -> None:
         self.facts, self.context, self.parallel, self.child = facts, context, parallel, child
@@ -76,14 +77,14 @@ class Worker:
 
     async def generate(self, request: GenRequest) -> AsyncIterator[wire.Token | wire.Done]:
         """Every token of every sample as it comes, a Done for each sample at its end. Closing the iterator stops the
-        work. Raises ValueError, RuntimeError and EngineCrashed."""
+        work."""
         inbox = _Inbox()
         [number] = await self._send(lambda i: wire.Generate(i, request, True), inbox, 5 * len(request.prompt))
         left = request.n
         try:
             while left:
                 reply = await inbox.get()
-                self.child.check(reply)
+                self._check(reply)
                 if isinstance(reply, wire.Done):
                     left -= 1
                     if not left:
@@ -105,7 +106,7 @@ class Worker:
 
     async def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """Vectors of length 1, and tokens computed."""
-        value = await self._ask(lambda i: wire.Embed(i, list(texts)), sum(map(len, texts)))
+        value = await self._ask(lambda i: wire.Embed(i, list(texts)), sum(map(len, texts)), "input")
         return value.value, value.prefilled
 
     async def encode(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
@@ -132,7 +133,9 @@ class Worker:
     async def stop(self) -> None:
         await asyncio.to_thread(self.child.close)
 
-    async def _ask(self, make: Callable[[int], wire.Request], size: int = 0) -> wire.Value:
+    async def _ask(
+        self, make: Callable[[int], wire.Request], size: int = 0, param: str | None = None
+    ) -> wire.Value:
         inbox = _Inbox()
         [number] = await self._send(make, inbox, size)
         try:
@@ -140,15 +143,22 @@ class Worker:
         except asyncio.CancelledError:
             self.child.cancel([number])
             raise
-        self.child.check(reply)
+        self._check(reply, param)
         assert isinstance(reply, wire.Value)
         return reply
+
+    def _check(self, reply: wire.Reply, param: str | None = None) -> None:
+        try:
+            self.child.check(reply)
+        except ValueError as e:
+            raise bad(str(e), param) from e
+        except EngineCrashed:
+            raise  # the lease tells of it
+        except RuntimeError as e:
+            raise Refusal(500, str(e)) from e
 
     async def _send(self, make: Callable[[int], wire.Request], inbox: Any, size: int) -> list[int]:
         """A large request is written by a thread: the pipe may have to wait for the process to read."""
         if size < _LARGE:
             return self.child.send([make], inbox)
         return await asyncio.to_thread(self.child.send, [make], inbox)
-
-
-__all__ = ["EngineCrashed", "Worker"]

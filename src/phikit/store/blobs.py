@@ -10,10 +10,11 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from phikit.records.ids import file_sha256
 from phikit.store.names import parse_digest
 
 CHUNK = 1 << 20
@@ -99,23 +100,21 @@ class Blobs:
 
     def check_room(self, need: int) -> None:
         """Raises DiskFull."""
-        folder = self.folder
-        while not folder.exists():
-            folder = folder.parent
-        free = shutil.disk_usage(folder).free
+        free = free_space(self.folder)
         if need + _RESERVE > free:
             raise DiskFull(
-                f"not enough disk: {need / 1e9:.2f} GB to write, {free / 1e9:.2f} GB free at {folder}; free some, or "
-                "set PHIKIT_MODELS to a folder on another disk"
+                f"not enough disk: {need / 1e9:.2f} GB to write, {free / 1e9:.2f} GB free at {self.folder}; free some, "
+                "or set PHIKIT_MODELS to a folder on another disk"
             )
 
 
-def file_digest(path: Path, progress: Callable[[int], None] | None = None) -> str:
+def free_space(folder: Path) -> int:
+    """Bytes of disk that are free where a folder is or would be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def file_digest(path: Path) -> str:
     """`sha256:<hex>` of a file."""
-    hasher = hashlib.sha256()
-    with path.open("rb") as f:
-        while chunk := f.read(CHUNK):
-            hasher.update(chunk)
-            if progress is not None:
-                progress(len(chunk))
-    return f"sha256:{hasher.hexdigest()}"
+    return f"sha256:{file_sha256(path)}"

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -88,8 +88,7 @@ def _quant(source: ModelName, ggufs: list[HubFile]) -> HubFile:
         raise PullError(
             f"{source}: no whole GGUF file with {wanted} in its name; write :TAG for one of {names}"
         )
-    f = found[0]
-    return HubFile("model", f.name, f.url, f.size, f.digest, f.git)
+    return replace(found[0], kind="model")
 
 
 def _file(repository: str, revision: str, row: dict[str, Any]) -> HubFile:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from phikit.records.io import read_json
 from phikit.store.manifest import Layer, Manifest
-from phikit.store.names import ModelName, parse
+from phikit.store.names import ModelName, parse, plain
 from phikit.store.store import Entry, Store
 from phikit.store.teacher import smollm2_path
 
@@ -34,6 +34,11 @@ def weights_of(path: Path) -> Path:
         f"{path}: no chat model: none of {', '.join(STAGES)} is there yet; `phikit run` makes them, or "
         "give a folder with config.json"
     )
+
+
+def stem_of(path: Path) -> str:
+    """What a file, folder or run is called as a model."""
+    return plain(path.stem if path.is_file() else path.resolve().name)
 
 
 def layers_of(store: Store, weights: Path, *, copy: bool) -> list[Layer]:
@@ -76,9 +81,7 @@ def remember(store: Store, spec: str) -> Entry:
     if not path.exists():
         return store.find(spec)
     weights = weights_of(path)
-    stem = path.stem if path.is_file() else path.resolve().name
-    name = parse(re.sub(r"[^A-Za-z0-9_.-]", "-", stem).lstrip("-.") or "model")
-    return store.remember(name, manifest_of(store, weights, copy=False))
+    return store.remember(parse(stem_of(path)), manifest_of(store, weights, copy=False))
 
 
 def remember_teacher(store: Store) -> Entry | None:

@@ -18,7 +18,7 @@ _IMAGE = "application/vnd.ollama.image."
 FILE_TYPE = "application/vnd.phikit.file"  # a file of a Hugging Face folder; its name is in `name`
 MAX_MANIFEST = 1 << 22  # bytes
 MAX_LAYERS = 4096
-_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def _layer(row: Mapping[str, Any]) -> Layer:
     digest = f"sha256:{parse_digest(row['digest'])}"
     kind = {FILE_TYPE: "file", CONFIG_TYPE: "config"}.get(media, media.removeprefix(_IMAGE))
     name = str(row.get("name", "")) if kind == "file" else ""
-    if kind == "file" and not _FILE.fullmatch(name):
+    if kind == "file" and not FILE.fullmatch(name):
         raise ValueError(f"a file is called {name[:100]!r}")
     stamp = str(row.get("stamp", ""))
     return Layer(kind, digest, size, name, str(row.get("from", "")) if stamp else "", stamp)

@@ -63,6 +63,11 @@ def parse(text: str) -> ModelName:
     return name
 
 
+def plain(stem: str) -> str:
+    """A model part out of the name of a file or folder."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", stem).lstrip("-.")[:80] or "model"
+
+
 def parse_digest(text: str) -> str:
     """The 64 hex digits of `sha256:...` (or `sha256-...`, as files are called). Raises BadName."""
     if not (m := _DIGEST.fullmatch(text)):

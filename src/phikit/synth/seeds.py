@@ -50,7 +50,7 @@ def functions(documents: Iterable[Document], n: int, seed: int = 0, max_lines: i
             found.setdefault(row["name"] if len(row["name"]) > 3 else taken.id, taken)
     described = [d for d in found.values() if d.meta["docstring"]]
     rest = [d for d in found.values() if not d.meta["docstring"]]
-    return (_shuffled(described, n, seed) + _shuffled(rest, n, seed))[:n]
+    return (shuffled(described, n, seed) + shuffled(rest, n, seed))[:n]
 
 
 def passages(
@@ -69,7 +69,7 @@ def passages(
             best.append((-score, seed_of(seed, taken.id), taken))
     # The better half decides who may be a seed; the seed decides who is.
     pool = [taken for _, _, taken in sorted(best, key=lambda x: x[:2])[: max(4 * n, len(best) // 2)]]
-    return _shuffled({d.id: d for d in pool}.values(), n, seed)
+    return shuffled({d.id: d for d in pool}.values(), n, seed)
 
 
 def paragraphs(text: str) -> Iterator[tuple[int, int, str]]:
@@ -94,7 +94,8 @@ def questions(rows: Sequence[Mapping[str, Any]]) -> list[Document]:
     ]
 
 
-def _shuffled(documents: Iterable[Document], n: int, seed: int) -> list[Document]:
+def shuffled(documents: Iterable[Document], n: int, seed: int) -> list[Document]:
+    """Up to n documents in an order that depends on `seed` and what they are alone."""
     return sorted(documents, key=lambda d: (seed_of(seed, d.id), d.id))[:n]
 
 

@@ -16,7 +16,6 @@ from phikit.corpus.extract import extract
 from phikit.corpus.folders import TABLES, Folder, file_documents, folder_documents
 from phikit.corpus.rejection import Rejection
 from phikit.corpus.sources import local_documents
-from phikit.records.ids import seed_of
 from phikit.records.io import read_jsonl, read_parquet
 from phikit.records.types import Document
 from phikit.synth import environments, seeds
@@ -101,8 +100,7 @@ def passages(documents: Iterable[Document], n: int, seed: int, *, argument: bool
 
 def pages(documents: Iterable[Document], n: int, seed: int) -> list[Document]:
     """Up to n texts of at least 60 words, in an order that depends on `seed`."""
-    pages = [d for d in islice(documents, 100_000) if len(d.text.split()) >= 60]
-    return sorted(pages, key=lambda d: (seed_of(seed, d.id), d.id))[:n]
+    return seeds.shuffled((d for d in islice(documents, 100_000) if len(d.text.split()) >= 60), n, seed)
 
 
 def _questions(path: Path, n: int, seed: int, harmful: bool | None) -> list[Document]:
@@ -116,7 +114,7 @@ def _questions(path: Path, n: int, seed: int, harmful: bool | None) -> list[Docu
         for number, row in enumerate(_rows(file), 1):
             if document := _question(row, f"{file.name}#{number}", harmful):
                 found.setdefault(document.id, document)
-    return sorted(found.values(), key=lambda d: (seed_of(seed, d.id), d.id))[:n]
+    return seeds.shuffled(found.values(), n, seed)
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:

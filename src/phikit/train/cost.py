@@ -7,10 +7,16 @@ untied input embedding only looks up), and 12 x layers x width for each pair of 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from phikit.model.config import ModelConfig
-from phikit.model.layout import Layout
-from phikit.model.logprob import CHUNK, CUDA_CHUNK
+from phikit.model.layout import CHUNK, CUDA_CHUNK, Layout
+
+if TYPE_CHECKING:
+    from phikit.train.simulate import Trace
+
+# bf16 peak of one device in FLOP/s, dense.
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}
 
 
 def multiplying(c: ModelConfig) -> int:
@@ -45,10 +51,11 @@ class Memory:
         return sum(getattr(self, f.name) for f in fields(self))
 
 
-def memory(c: ModelConfig, layout: Layout, tokens: int, *, moments: int = 2, cuda: bool = True) -> Memory:
-    """`tokens` of one forward pass on this rank, after division by cp. Weights, gradients and moments in fp32."""
+def working_memory(c: ModelConfig, layout: Layout, tokens: int) -> tuple[int, int]:
+    """(activations, buffers) as in `Memory`, by arithmetic: an estimate without torch, where `simulate.trace` runs the
+    network itself. `tokens` of one forward pass on this rank, after division by cp."""
+    cuda = layout.device != "cpu"
     half = 2 if layout.precision == "bf16" else 4
-    n = -(-c.parameters // (layout.fsdp * layout.tp))
     kv = c.kv_heads * c.head_dim
     stream = half if cuda else 4
     # Kept by a block: the stream twice, q k v, the output of attention, gate and up; norms and the product of gate and
@@ -65,9 +72,7 @@ def memory(c: ModelConfig, layout: Layout, tokens: int, *, moments: int = 2, cud
     head = c.vocab * c.width // layout.tp
     logits = chunk * c.vocab // layout.tp * half * 2
     block = tokens * (3 * c.ffn * half + 2 * c.width * stream) // layout.tp
-    return Memory(
-        4 * n, 4 * n, 4 * moments * n, tokens * per_token, max(logits + head * (4 + half), block + head * 4)
-    )
+    return tokens * per_token, max(logits + head * (4 + half), block + head * 4)
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,21 @@ class Device:
 
 # H100 SXM: matrix products, attention and copies as measured by benchmarks/gpu.py; links are 80 % of NVLink 4 and 90 %
 # of one 400 Gb/s port a GPU (data sheets); the price is an assumption.
-H100 = Device("h100", 79e9, 989e12, 715e12, 400e12, 2.7e12, 360e9, 45e9, hour=2.5)
+H100 = Device("h100", 79e9, PEAKS["H100"], 715e12, 400e12, 2.7e12, 360e9, 45e9, hour=2.5)
 DEVICES = {"h100": H100}
 
 
-def step_seconds(device: Device, layout: Layout, found, passes: int) -> dict[str, float]:
+def groups(layout: Layout) -> dict[str, tuple[int, int]]:
+    """Of each group of ranks that `Trace.sent` names: how many they are, and how many ranks lie between two of them."""
+    return {
+        "tp": (layout.tp, 1),
+        "cp": (layout.cp, layout.tp),
+        "shard": (layout.fsdp * layout.cp, layout.tp),
+        "replicas": (layout.replicas, layout.fsdp * layout.cp * layout.tp),
+    }
+
+
+def step_seconds(device: Device, layout: Layout, found: Trace, passes: int) -> dict[str, float]:
     """Seconds of a step of `passes` forward and backward passes, by what they go to. `found` is the trace of one.
     Sums over tp and cp ranks stop the computation; those of shards run beside it; those over replicas come once."""
     copied = found.moved * (device.fused if layout.compile else 1.0)
@@ -105,15 +120,9 @@ def step_seconds(device: Device, layout: Layout, found, passes: int) -> dict[str
         "other": passes * copied / device.copy,
         "optimizer": 11 * found.memory.parameters / device.copy,
     }
-    links = {
-        "tp": (layout.tp, 1),
-        "cp": (layout.cp, layout.tp),
-        "shard": (layout.fsdp * layout.cp, layout.tp),
-    }
-    links["replicas"] = (layout.replicas, layout.fsdp * layout.cp * layout.tp)
-    beside = 0.0
+    ranks, beside = groups(layout), 0.0
     for (group, kind), (size, _) in found.sent.items():
-        n, apart = links[group]
+        n, apart = ranks[group]
         if n == 1:
             continue
         rate = device.near if n * apart <= device.node else device.far

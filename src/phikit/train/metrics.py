@@ -21,11 +21,8 @@ from phikit.model.config import ModelConfig
 from phikit.model.layout import Layout
 from phikit.model.ranks import Ranks
 from phikit.records.io import write_text
-from phikit.train.cost import train_flops
+from phikit.train.cost import PEAKS, train_flops
 from phikit.train.feed import Share
-
-# bf16 peak of one device in FLOP/s, dense.
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}
 
 
 def peak_of(device: torch.device) -> float | None:

@@ -108,12 +108,13 @@ class DirectPreference:
         return len(batch)
 
     def share(self, rows: Rows, first: int, count: int, micro: int, ranks: Ranks) -> Share:
-        """Forward passes are dealt out in turn; a rank that gets none of the last round runs its first again."""
+        """Forward passes are dealt out in turn, and a rank builds its own alone; one that gets none of the last round
+        runs its first again."""
         batch = rows.batch(first, count)
-        every, n = list(batch.parts(micro)), ranks.layout.data
-        own = every[ranks.data_rank :: n]
-        along = [every[0]] * (-(-len(every) // n) - len(own))
-        found = float(self.count(batch)) if n == 1 else float(sum(len(p.which) for p in own))
+        plan, n = batch.plan(micro), ranks.layout.data
+        own = [batch.part(p) for p in plan[ranks.data_rank :: n]]
+        along = [own[0] if own else batch.part(plan[0])] * (-(-len(plan) // n) - len(own))
+        found = float(sum(len(p.which) for p in own))
         return Share([*own, *along], len(own), found, sum(p.size for p in own), batch.source)
 
     def __call__(self, model: Transformer, part: TreeBatch, ranks: Ranks | None = None) -> LossSum:

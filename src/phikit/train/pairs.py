@@ -123,26 +123,30 @@ class PairBatch:
         return len(self.which)
 
     def parts(self, micro: int) -> Iterator[TreeBatch]:
-        """Forward passes of at most `micro` x context tokens (one row, where a row is larger). The pairs of a prompt
-        are never split, and prompts in one pass share their common beginning too."""
+        return map(self.part, self.plan(micro))
+
+    def plan(self, micro: int) -> list[list[np.ndarray]]:
+        """The pairs of each row of each forward pass. A pass has at most `micro` x context tokens (one row, where a row
+        is larger); the pairs of a prompt are never split, and prompts in one pass share their common beginning too."""
         group = self.rows.group_of[self.which]
         numbers = [self.which[group == g] for g in dict.fromkeys(group.tolist())]
         sizes = [len(grow(self._responses(n).sequences)[0]) for n in numbers]
-        plan = plan_rows(sizes, 0)
-        room, first = micro * self.rows.context, 0
-        while first < len(plan):
-            last, size = first, 0
-            while last < len(plan) and (last == first or size + sum(sizes[k] for k in plan[last]) <= room):
-                size += sum(sizes[k] for k in plan[last])
-                last += 1
-            yield self._part([np.concatenate([numbers[k] for k in row]) for row in plan[first:last]])
-            first = last
+        room, used = micro * self.rows.context, 0
+        passes: list[list[np.ndarray]] = []
+        for row in plan_rows(sizes, 0):
+            size = sum(sizes[k] for k in row)
+            if not passes or used + size > room:
+                passes.append([])
+                used = 0
+            passes[-1].append(np.concatenate([numbers[k] for k in row]))
+            used += size
+        return passes
 
     def _responses(self, which: np.ndarray) -> _Responses:
         return _Responses([self.rows.sides[i] for i in which])
 
-    def _part(self, numbers: list[np.ndarray]) -> TreeBatch:
-        """`numbers`: the pairs of each row."""
+    def part(self, numbers: list[np.ndarray]) -> TreeBatch:
+        """One forward pass; `numbers`: the pairs of each row."""
         which = np.concatenate(numbers)
         whole = self._responses(which)
         forest, paths = grow(whole.sequences)

@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from phikit.model.attention import Ulysses, document_mask
 from phikit.model.config import ModelConfig
 from phikit.model.documents import Documents
-from phikit.model.layout import Layout
-from phikit.model.logprob import CUDA_CHUNK, weighted_nll
+from phikit.model.layout import CUDA_CHUNK, Layout
+from phikit.model.logprob import weighted_nll
 from phikit.model.parallel import parallelize
 from phikit.model.ranks import Ranks
 from phikit.model.transformer import Transformer

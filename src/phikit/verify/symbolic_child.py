@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -21,12 +22,10 @@ def _stop(*_: object) -> None:
 
 
 def main() -> None:
-    try:
+    with contextlib.suppress(ImportError, ValueError, OSError):  # no such limit here: the time limit stays
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    except (ImportError, ValueError, OSError):
-        pass  # no such limit on this system: the time limit stays
     out = os.fdopen(os.dup(1), "w", buffering=1)
     sys.stdout = sys.stderr = io.StringIO()  # what libraries print is no answer
     logging.disable(logging.CRITICAL)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from phikit.evals.metrics import contest
-from phikit.evals.task import Generate, Item, Source, Task
+from phikit.evals.task import Generate, Item, Source, Task, age
 from phikit.records.ids import content_id
 
 _ASK = (
@@ -18,12 +18,11 @@ def items(source: Source) -> Iterable[Item]:
     """One item a question and contest; a question that two contests share is one cluster. Groups are fresh and old
     where a cutoff is given (`--set amc.cutoff=2024-11-06`), else the contests."""
     for row in source.rows("test"):
-        age = "fresh" if row["date"] >= source.cutoff else "old"
         yield Item(
             id=row["id"],
             prompt=_ASK.format(question=row["question"]),
             reference=row["answer"],
-            group=age if source.cutoff else row["contest"],
+            group=age(row["date"], source.cutoff) if source.cutoff else row["contest"],
             cluster=content_id("contest", re.sub(r"\W+", "", row["question"]).lower()),
             text=row["question"],
         )

@@ -4,7 +4,7 @@ answer (White et al. 2024), graded by a judge."""
 from collections.abc import Iterable
 
 from phikit.evals.metrics import judging
-from phikit.evals.task import Answer, Generate, Graded, Item, Source, Task
+from phikit.evals.task import Answer, Generate, Graded, Item, Source, Task, age
 
 
 def compared(source: Source) -> Iterable[Item]:
@@ -25,8 +25,7 @@ def words(item: Item, answer: Answer) -> Graded:
 
 def known(source: Source) -> Iterable[Item]:
     for row in source.rows("test"):
-        age = "fresh" if row["date"] >= source.cutoff else "old"
-        group = age if source.cutoff else row["category"]
+        group = age(row["date"], source.cutoff) if source.cutoff else row["category"]
         yield Item(row["id"], row["prompt"], reference=row["answer"], group=group)
 
 

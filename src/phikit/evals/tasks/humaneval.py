@@ -29,7 +29,7 @@ BASE = Task(
 CHAT = Task(
     name="humaneval_chat", title="HumanEval, 5 samples", suite="chat", pack="humaneval", item=asked,
     output=simple_evals.sampled(programs.passes(programs.fenced), runs=5), metrics=("pass",),
-    per_item={"pass@5": programs.pass_at(5)}, tests=True,
+    per_item={"pass@5": (5, programs.pass_at(5))}, tests=True,
 )  # fmt: skip
 PLUS = Task(
     name="humaneval_plus", title="HumanEval+, 5 samples", suite="chat", pack="humaneval_plus", item=asked,

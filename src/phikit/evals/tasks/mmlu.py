@@ -6,18 +6,23 @@
 from phikit.evals.metrics import answers
 from phikit.evals.task import Choices, Item, Row, Shots, Task
 from phikit.evals.tasks import simple_evals
-
-LETTERS = ("A", "B", "C", "D")
+from phikit.evals.tasks.simple_evals import LETTERS
 
 
 def question(row: Row) -> Item:
-    options = "".join(f"\n{x}. {c}" for x, c in zip(LETTERS, row["choices"]))
+    return lettered(row, row["question"].strip())
+
+
+def lettered(row: Row, text: str) -> Item:
+    """A question whose choices are listed under letters, of which one is to be scored."""
+    letters = tuple(LETTERS[: len(row["choices"])])
+    options = "".join(f"\n{x}. {c}" for x, c in zip(letters, row["choices"]))
     return Item(
         id=row["id"],
-        prompt=f"{row['question'].strip()}{options}\nAnswer:",
-        choices=LETTERS,
+        prompt=f"{text}{options}\nAnswer:",
+        choices=letters,
         gold=row["gold"],
-        target=LETTERS[row["gold"]],
+        target=letters[row["gold"]],
         group=row["subject"],
     )
 

@@ -2,29 +2,14 @@
 which does not say with how many examples) and with reasoning for chat models."""
 
 from phikit.evals.metrics import answers
-from phikit.evals.task import Choices, Item, Row, Shots, Task, require
+from phikit.evals.task import Choices, Item, Row, Shots, Task
 from phikit.evals.tasks import simple_evals
+from phikit.evals.tasks.mmlu import asked, lettered
 from phikit.evals.tasks.simple_evals import LETTERS
 
 
 def question(row: Row) -> Item:
-    options, gold = require(row, "options", "mmlu_pro"), int(require(row, "answer_index", "mmlu_pro"))
-    letters = tuple(LETTERS[: len(options)])
-    told = "".join(f"{x}. {o}\n" for x, o in zip(letters, options))
-    return Item(
-        id=row["id"],
-        prompt=f"{require(row, 'question', 'mmlu_pro')}\n{told}Answer:",
-        choices=letters,
-        gold=gold,
-        target=letters[gold],
-        group=str(row.get("category", "")),
-    )
-
-
-def asked(row: Row) -> Item:
-    gold = LETTERS[int(require(row, "answer_index", "mmlu_pro_chat"))]
-    prompt = simple_evals.multiple_choice(row["question"], require(row, "options", "mmlu_pro_chat"))
-    return Item(row["id"], prompt, reference=gold, group=str(row.get("category", "")))
+    return lettered(row, row["question"])
 
 
 BASE = Task(

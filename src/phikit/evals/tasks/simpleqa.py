@@ -1,16 +1,13 @@
 """SimpleQA (Wei et al. 2024): short facts, graded by a judge as correct, incorrect or not attempted."""
 
 from phikit.evals.metrics import simpleqa
-from phikit.evals.task import Answer, Graded, Item, Judge, Row, Task
+from phikit.evals.metrics.judging import ungraded
+from phikit.evals.task import Item, Judge, Row, Task
 from phikit.evals.tasks import simple_evals
 
 
 def question(row: Row) -> Item:
     return Item(row["id"], row["question"], reference=row["answer"], group=row["topic"])
-
-
-def ungraded(item: Item, answer: Answer) -> Graded:
-    return Graded({}, "scored")
 
 
 SIMPLEQA = Task(

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from phikit.engine.base import GenRequest
 from phikit.evals.world.plan import Generated, Item, Prompter, Row, Settings, field
-from phikit.records.ids import seed_of
 from phikit.records.types import Completion
 from phikit.verify import math_answer, worked
 
@@ -32,13 +30,12 @@ def greedy(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generate
 
 
 def sampled(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generated:
-    """Metric `sampled`. A sample's seed depends on the problem alone, so that checkpoints are compared with
-    common random numbers."""
+    """Metric `sampled`: the settings' number of answers a problem."""
 
     def rows(results: Sequence[list[Completion]]) -> list[Row]:
         return [_row("sampled", i, k, c) for i, some in zip(items, results) for k, c in enumerate(some)]
 
-    return Generated(_samples(items, ask, settings, TASK), rows)
+    return Generated(ask.samples(items, settings, settings.samples, TASK), rows)
 
 
 def form(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generated:
@@ -49,23 +46,7 @@ def form(items: Sequence[Item], ask: Prompter, settings: Settings) -> Generated:
     def rows(results: Sequence[list[Completion]]) -> list[Row]:
         return [_format(i, k, c) for i, answers in zip(some, results) for k, c in enumerate(answers)]
 
-    return Generated(_samples(some, ask, settings, FORMAT, chat=True), rows)
-
-
-def _samples(
-    items: Sequence[Item], ask: Prompter, settings: Settings, task: str, *, chat: bool = False
-) -> list[GenRequest]:
-    return [
-        ask.question(
-            field(i, "question", TASK),
-            max_tokens=settings.max_tokens,
-            n=settings.samples,
-            temperature=settings.temperature,
-            seed=seed_of(settings.seed, "eval", task, i["id"]),
-            chat=chat,
-        )
-        for i in items
-    ]
+    return Generated(ask.samples(some, settings, settings.samples, FORMAT, chat=True), rows)
 
 
 def outcome(c: Completion, answer: str) -> str:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 
 from phikit.engine.base import ScoreRequest
+from phikit.evals.asking import windows
 from phikit.evals.world.plan import Item, Prompter, Row, Scored, Settings, field
 from phikit.records.ids import content_id
 from phikit.records.types import Score
@@ -40,10 +41,7 @@ def bits(items: Sequence[Item], ask: Prompter, settings: Settings) -> Scored:
     for item in items:
         text = str(field(item, "text", TASK))[: WINDOWS * window]
         ids = engine.encode(text)
-        cuts = [
-            ScoreRequest(tuple(ids[s : s + 1]), tuple(ids[s + 1 : s + window]))
-            for s in range(0, len(ids) - 1, window - 1)
-        ]
+        cuts = windows(ids, window)
         size = len(text.encode("utf-8", "replace")) - len(engine.decode(ids[:1]).encode("utf-8"))
         if cuts and size > 0:
             requests += cuts

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from phikit.engine.base import Engine, GenRequest, ScoreRequest
 from phikit.evals.asking import continuations
+from phikit.records.ids import seed_of
 from phikit.records.types import Completion, Score, Turn
 
 Kind = Literal["base", "chat"]
@@ -97,6 +98,23 @@ class Prompter:
             stop=("\n",) if base else (),
             seed=seed,
         )
+
+    def samples(
+        self, items: Sequence[Item], settings: Settings, n: int, *purpose: str, chat: bool = False
+    ) -> list[GenRequest]:
+        """`n` answers to the `question` of each item at the settings' temperature. The seed depends on the purpose (a
+        task's name first) and the item alone, so that checkpoints are compared with common random numbers."""
+        return [
+            self.question(
+                field(i, "question", purpose[0]),
+                max_tokens=settings.max_tokens,
+                n=n,
+                temperature=settings.temperature,
+                seed=seed_of(settings.seed, "eval", *purpose, i["id"]),
+                chat=chat,
+            )
+            for i in items
+        ]
 
     def continuation(self, context: str, text: str) -> ScoreRequest:
         """`text` after `context` as plain text, tokenized together; blanks at the end of the context belong to the

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from phikit.engine.base import GenRequest
 from phikit.evals.world.arithmetic import outcome
 from phikit.evals.world.plan import Generated, Item, Prompter, Row, Settings, field
-from phikit.records.ids import seed_of
 from phikit.records.types import Completion
 from phikit.verify import worked
 
@@ -38,7 +36,7 @@ def wins(items: Sequence[Item], ask: Prompter, settings: Settings, reference: Re
                 out.append(Row(TASK, "share", name, value, result, k))
         return out
 
-    return Generated(_requests(items, ask, settings, "answer"), rows)
+    return Generated(ask.samples(items, settings, settings.preference_samples, TASK, "answer"), rows)
 
 
 def references(
@@ -50,23 +48,10 @@ def references(
         keep.update({str(i["id"]): [judged(i, c) for c in answers] for i, answers in zip(items, results)})
         return []
 
-    return Generated(_requests(items, ask, settings, "reference"), rows)
+    return Generated(ask.samples(items, settings, settings.preference_samples, TASK, "reference"), rows)
 
 
 def judged(item: Item, c: Completion) -> worked.Worked:
     """The rubric on an answer; one that was cut is not right."""
     w = worked.points(c.text, str(field(item, "answer", TASK)))
     return w if c.finish == "stop" else worked.Worked(False, w.sums_total, w.sums_true, w.stated, w.points)
-
-
-def _requests(items: Sequence[Item], ask: Prompter, settings: Settings, role: str) -> list[GenRequest]:
-    return [
-        ask.question(
-            field(i, "question", TASK),
-            max_tokens=settings.max_tokens,
-            n=settings.preference_samples,
-            temperature=settings.temperature,
-            seed=seed_of(settings.seed, "eval", TASK, role, i["id"]),
-        )
-        for i in items
-    ]

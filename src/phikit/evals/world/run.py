@@ -108,9 +108,7 @@ def _estimate(task: str, rows: Sequence[Mapping[str, Any]]) -> stats.Estimate:
     values, ids = [r["value"] for r in rows], [r["id"] for r in rows]
     if task == bits.TASK:
         return stats.ratio(values, [r["weight"] for r in rows], ids)
-    if len(set(ids)) == len(ids) and set(values) <= {0.0, 1.0}:
-        return stats.share(int(sum(values)), len(values))
-    return stats.clustered_share(values, ids)
+    return stats.share_of(values, ids)
 
 
 def _run(engine: Engine, checkpoint: str, plans: Sequence[tuple[str, Plan]]) -> list[Row]:

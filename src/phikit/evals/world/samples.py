@@ -9,7 +9,6 @@ from typing import Any
 from phikit.engine.base import Engine, GenRequest
 from phikit.evals.world import arithmetic
 from phikit.evals.world.plan import Item, Kind, Prompter, Settings
-from phikit.records.ids import seed_of
 
 SHOWN = {"arithmetic": 14, "recall_1x": 2, "recall_4x": 2, "icl": 2}  # 20 in all
 
@@ -49,12 +48,7 @@ def samples(
 
 def _request(ask: Prompter, task: str, item: Item, settings: Settings) -> GenRequest:
     if task == "arithmetic":
-        return ask.question(
-            item["question"],
-            max_tokens=settings.max_tokens,
-            temperature=settings.temperature,
-            seed=seed_of(settings.seed, "eval", arithmetic.TASK, item["id"]),
-        )
+        return ask.samples([item], settings, 1, arithmetic.TASK)[0]
     due = ask.continuation(item["prompt"], str(item["answer"]))
     return GenRequest(
         due.context, len(due.continuation), temperature=0.0, stop_ids=tuple(ask.engine.stop_ids)

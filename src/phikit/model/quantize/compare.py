@@ -39,7 +39,7 @@ class Comparison:
 
 def network(path: Path) -> tuple[list[Rows], ModelConfig]:
     """The tensors of a Hugging Face folder or a GGUF in layout phi3."""
-    return of_gguf_network(path) if path.suffix == ".gguf" else of_hf(path)
+    return of_gguf_network(path) if path.suffix == ".gguf" or path.is_file() else of_hf(path)
 
 
 @torch.no_grad()

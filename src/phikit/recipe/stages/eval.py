@@ -28,7 +28,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         from phikit.recipe.own_eval import run_questions
 
         return run_questions(ctx)
-    from phikit.evals.contamination import training_texts
+    from phikit.evals.contamination import texts
     from phikit.evals.world.overlap import contamination
     from phikit.evals.world.pairs import comparisons
     from phikit.evals.world.plan import Settings
@@ -61,10 +61,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
     scores = [s for n in ORDER for s in done[n]["scores"]]
     rows = [r for n in ORDER for r in done[n]["rows"]]
     pairs = comparisons({n: done[n]["rows"] for n in ORDER})
-    documents = [ctx.file("corpus", "documents.jsonl.zst")]
-    documents += [ctx.file("synth", f"{f}.jsonl.zst") for f in ("documents", "long")]
-    texts = training_texts(documents, [ctx.file("synth", "dialogs.jsonl.zst")])
-    overlap = contamination(held, rows, texts)
+    training = [ctx.file("corpus", "documents.jsonl.zst")]
+    training += [ctx.file("synth", f"{f}.jsonl.zst") for f in ("documents", "long", "dialogs")]
+    overlap = contamination(held, rows, texts(training))
     write_json(ctx.out / "scores.json", scores)
     write_json(ctx.out / "comparisons.json", pairs)
     write_json(ctx.out / "contamination.json", overlap)

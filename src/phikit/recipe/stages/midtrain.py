@@ -27,6 +27,6 @@ def run(ctx: StageContext) -> dict[str, Any]:
     steps = t.steps_of(ctx)
     rows = t.language_rows(ctx, {1.0: fractions}, steps)
     state = ctx.inputs["pretrain"].path / t.MOMENTS if c.keep_optimizer else None
-    config = t.train_config(ctx, steps, c.batch, c.micro or c.batch)
+    config = t.train_config(ctx, steps, c.batch)
     counts = t.train(ctx, t.network_of(ctx, "pretrain"), LanguageModeling(), rows, config, state)
     return counts | {"epochs": {s: round(e, 3) for s, e in rows.order.epochs(steps * c.batch).items()}}

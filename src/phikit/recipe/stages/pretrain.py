@@ -28,6 +28,6 @@ def run(ctx: StageContext) -> dict[str, Any]:
             "lower their fractions or add text"
         )
     model = build(t.model_config(ctx), ctx.seed)
-    config = t.train_config(ctx, steps, c.batch, c.micro or c.batch)
+    config = t.train_config(ctx, steps, c.batch)
     counts = t.train(ctx, model, LanguageModeling(), rows, config, keep_optimizer=True)
     return counts | {"epochs": {s: round(e, 3) for s, e in epochs.items()}}

@@ -26,6 +26,6 @@ def run(ctx: StageContext) -> dict[str, Any]:
     steps = t.steps_of(ctx)
     fractions = {"dialogs": 1 - sum(c.replay.values()), **c.replay}
     rows = t.language_rows(ctx, {1.0: fractions}, steps)
-    config = t.train_config(ctx, steps, c.batch, c.micro or c.batch)
+    config = t.train_config(ctx, steps, c.batch)
     counts = t.train(ctx, t.network_of(ctx, base), LanguageModeling(), rows, config, base=base)
     return counts | {"epochs": {s: round(e, 3) for s, e in rows.order.epochs(steps * c.batch).items()}}

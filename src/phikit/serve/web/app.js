@@ -6,7 +6,7 @@ import * as talks from "./talks.js";
 import * as view from "./tokens.js";
 
 const NUMBERS = ["temperature", "top_p", "num_predict", "seed", "num_ctx"];
-let talk = talks.fresh(), running = null, showTokens = talks.setting("tokens") === "1", searched = { model: "", rows: [] };
+let talk = talks.fresh(), running = null, showTokens = talks.setting("tokens") === "1", searched = [];
 
 // -- the conversation ------------------------------------------------------------------------------------------------
 const draw = () => {
@@ -17,7 +17,7 @@ const draw = () => {
 };
 
 const welcome = () => {
-  const known = [...new Map(searched.rows.map((r) => [r.question, r])).values()].slice(0, 4);
+  const known = [...new Map(searched.map((r) => [r.question, r])).values()].slice(0, 4);
   const starts = known.length ? known.map((r) => r.question) : ["Explain why the sky is blue.", "Write a Python function that reverses a string.", "Solve $x^2 - 5x + 6 = 0$ step by step."];
   return el("div", { class: "empty" }, el("h1", {}, "What would you like to know?"),
     el("p", {}, known.length ? "Questions that the pivotal search of this run looked at:" : "The model runs on this machine. Nothing you write leaves it."),
@@ -42,7 +42,7 @@ const fill = (node, m, i) => {
   const parts = [];
   if (showTokens && m.tokens && m.tokens.length) {
     const asked = talk.messages.slice(0, i).filter((x) => x.role === "user");
-    const marks = asked.length === 1 ? view.marksOf(searched.rows, asked[0].content, m.tokens) : {};
+    const marks = asked.length === 1 ? view.marksOf(searched, asked[0].content, m.tokens) : {};
     parts.push(view.stream(m.tokens, marks), view.legend(m.tokens, Object.keys(marks).length > 0));
   } else if (m.content || live) {
     const body = markdown(m.content);
@@ -188,12 +188,12 @@ const chosen = async () => {
   talks.setting("model", name);
   const d = m.details || {};
   $("about").textContent = [d.parameter_size, d.quantization_level, size(m.size)].filter(Boolean).join(", ");
-  searched = { model: name, rows: [] };
+  searched = [];
   $("pivots").hidden = true;
   try {
     const [known, facts] = await Promise.all([api.pivots(name), api.show(name)]);
     if ($("model").value !== name) return;
-    searched = { model: name, rows: known.answers };
+    searched = known.answers;
     $("pivots").hidden = !known.page;
     if (known.page) $("pivots").href = known.page;
     const e = facts.effective_parameters || {};

@@ -9,7 +9,7 @@ by a plain one.
 
 from __future__ import annotations
 
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document, Turn
 from phikit.synth import environments
 from phikit.synth.flows.base import Ask, Outcome, Recorder, grounded, repeats
 from phikit.synth.flows.base import words as words_of
@@ -31,8 +31,7 @@ async def agent(
     state = environments.load(str(seed.meta["environment"]), dict(seed.meta["start"]))
     best = environments.shortest(state)
     if not best:
-        recorder.reject("the goal cannot be reached, or is reached", seed.text)
-        return recorder.outcome()
+        return recorder.give_up("the goal cannot be reached, or is reached", seed.text)
     most, seen, path = max(best + 2, int(slack * best)), {state}, []
     while not state.done and len(path) < most:
         legal = state.moves()
@@ -54,14 +53,12 @@ async def agent(
             seed=len(path),
         )
         if told is None:
-            recorder.reject("no legal action told", f"step {len(path) + 1} of {state.name}")
-            return recorder.outcome()
+            return recorder.give_up("no legal action told", f"step {len(path) + 1} of {state.name}")
         path.append((told["analysis"], told["action"], state))
         state = legal[told["action"]]
         seen.add(state)
     if not state.done:
-        recorder.reject(f"goal not reached: {state.name}", f"{len(path)} actions, shortest {best}")
-        return recorder.outcome()
+        return recorder.give_up(f"goal not reached: {state.name}", f"{len(path)} actions, shortest {best}")
     turns, plain = [Turn("user", seed.text)], 0
     for i, (analysis, action, before) in enumerate(path):
         thought = await _thought(recorder, analysis, action, before, words, language)
@@ -74,7 +71,7 @@ async def agent(
         kind="agent", environment=state.name, actions=len(path), shortest=best, plain=plain, language=language,
         difficulty="easy" if best <= 3 else "medium" if best <= 6 else "hard",
     )  # fmt: skip
-    return recorder.outcome(Dialog(tuple(turns), "synthetic", meta, (seed.id,)))
+    return recorder.accept(turns, meta)
 
 
 async def _thought(
@@ -87,9 +84,7 @@ async def _thought(
         "goal": state.goal,
         "language": language,
     }
-    answer = (
-        await recorder.say("agent_rewrite", values, temperature=0.2, max_tokens=3 * words, stop=("\n",))
-    )[0]  # fmt: skip
+    answer = await recorder.one("agent_rewrite", values, temperature=0.2, max_tokens=3 * words, stop=("\n",))
     written = answer.text.strip()
     fits = answer.finish == "stop" and 4 <= len(words_of(written)) <= 3 * words and not repeats(written)
     known = f"{action} {state.text} {state.goal} {analysis}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document, Turn
 from phikit.synth.flows.base import (
     Ask,
     Outcome,
@@ -34,8 +34,7 @@ async def augment(
     recorder = Recorder(f"augment {form}", seed, ask)
     parts = sentences(seed.text)
     if form == "reasoning" and len(parts) < 2:
-        recorder.reject("fewer than two sentences", seed.text)
-        return recorder.outcome()
+        return recorder.give_up("fewer than two sentences", seed.text)
     values = {
         "passage": numbered(parts) if form == "reasoning" else seed.text, "domain": domain or "the subject",
         "language": language, "words": words,
@@ -44,12 +43,10 @@ async def augment(
         f"augment_{form}", values, _shape(form, words, len(parts)), temperature=0.3, max_tokens=8 * words
     )
     if draft is None:
-        recorder.reject("no readable draft")
-        return recorder.outcome()
+        return recorder.give_up("no readable draft")
     said = [v for v in draft.values() if isinstance(v, str)]
     if reason := _problem(said, seed.text, words_in_text):
-        recorder.reject(reason, " / ".join(said))
-        return recorder.outcome()
+        return recorder.give_up(reason, " / ".join(said))
     values = {"passage": seed.text, "draft": "\n".join(said)}
     marks = await recorder.tell(
         "augment_check",
@@ -60,11 +57,10 @@ async def augment(
         max_tokens=24,
     )
     if marks is None or min(marks.values()) < least:
-        recorder.reject("the critic marks it low", f"{marks}: {' / '.join(said)}")
-        return recorder.outcome()
+        return recorder.give_up("the critic marks it low", f"{marks}: {' / '.join(said)}")
     share = grounded(" ".join(said), seed.text)
     meta = recorder.meta(kind=form, scores=marks, grounded=round(share, 3), domain=domain, language=language)
-    return recorder.outcome(Dialog(_turns(form, seed.text, draft, parts), "synthetic", meta, (seed.id,)))
+    return recorder.accept(_turns(form, seed.text, draft, parts), meta)
 
 
 def _shape(form: Form, words: int, sentences: int) -> dict[str, Any]:

@@ -141,6 +141,10 @@ class Recorder:
             raise TeacherFailed(answers[0].finish if answers else "error", name)
         return answers
 
+    async def one(self, name: str, values: Mapping[str, object], **options: Any) -> Answer:
+        """The one answer of `say`, or the first of several."""
+        return (await self.say(name, values, **options))[0]
+
     async def tell(
         self,
         name: str,
@@ -173,6 +177,11 @@ class Recorder:
     def reject(self, reason: str, detail: str = "") -> None:
         self.rejected.append((reason, detail[:400]))
 
+    def give_up(self, reason: str, detail: str = "") -> Outcome:
+        """The outcome of a seed that gives nothing: this is why."""
+        self.reject(reason, detail)
+        return self.outcome()
+
     def meta(self, **scores: Any) -> dict[str, Any]:
         """What an accepted row knows: its flow, prompt versions, request keys so far, and scores."""
         known = {
@@ -181,6 +190,10 @@ class Recorder:
             "requests": list(self.keys),
         }
         return {**known, **scores}
+
+    def accept(self, turns: Sequence[Turn], meta: Mapping[str, Any]) -> Outcome:
+        """The outcome of a seed that gives one conversation."""
+        return self.outcome(Dialog(tuple(turns), "synthetic", dict(meta), (self.seed.id,)))
 
     def outcome(self, *accepted: Document | Dialog) -> Outcome:
         """What the seed gave. A record that says what a prompt's example says, and its seed does not, is rejected: a
@@ -297,6 +310,22 @@ def grounded(text: str, passage: str) -> float:
     have = {w.removesuffix("s") for w in words(passage)}
     found = [w.removesuffix("s") in have for w in content_words(text)]
     return sum(found) / len(found) if found else 0.0
+
+
+def supported(question: str, answer: str, source: str) -> float:
+    """The share of what an answer adds to its question (content words) that stands in `source`; 0 where it adds
+    nothing."""
+    asked = content_words(question)
+    return grounded(" ".join(w for w in content_words(answer) if w not in asked), source)
+
+
+def exchange_turns(passage: str, exchanges: Sequence[tuple[str, str]]) -> list[Turn]:
+    """Questions and answers about a passage as turns; the first question shows it."""
+    turns: list[Turn] = []
+    for i, (question, answer) in enumerate(exchanges):
+        asked = f"{passage}\n\n{question}" if i == 0 else question
+        turns += [Turn("user", asked), Turn("assistant", answer)]
+    return turns
 
 
 def repeats(text: str, n: int = 4) -> bool:

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import json
 
-from phikit.records.types import Dialog, Document, Turn
-from phikit.synth.flows.base import Ask, Outcome, Recorder, gbnf_text, repeats
-from phikit.synth.flows.base import words as words_of
-from phikit.synth.flows.reversal import TELL, body_grammar, one_function, renamed, shown_source
+from phikit.records.types import Document, Turn
+from phikit.synth.flows.base import Ask, Outcome, Recorder, gbnf_text
+from phikit.synth.flows.functions import (
+    head_of,
+    instruction,
+    one_function,
+    regenerated,
+    renamed,
+    run_values,
+    shown_source,
+)
 from phikit.synth.mutants import mutants
 from phikit.verify import sandbox
-from phikit.verify.sandbox import Limits
 
 # Runs inside the sandbox: which tests each program passes. A program that does not load passes none.
 _MATRIX = r"""
@@ -56,16 +61,13 @@ async def code_task(
     `tests`: samples asked for; `least`: tests that must be kept; `killed`: share of the mutants they must fail."""
     recorder = Recorder("code_task", seed, ask)
     if reason := sandbox.available():
-        recorder.reject("not run: no sandbox", reason)
-        return recorder.outcome()
+        return recorder.give_up("not run: no sandbox", reason)
     name = str(seed.meta["name"]).lstrip("_")
     original = renamed(seed.text, name)
     values = {"code": shown_source(original, seed.meta), "name": name}
-    told = (await recorder.say("reversal_instruction", values, temperature=0.0, max_tokens=40, held=TELL))[0]
-    task = told.text.strip()
-    if told.finish != "stop" or len(words_of(task)) < 5 or repeats(task, 5):
-        recorder.reject("no usable task", task)
-        return recorder.outcome()
+    task, usable = await instruction(recorder, values)
+    if not usable:
+        return recorder.give_up("no usable task", task)
     arity = len(seed.meta["arguments"])
     arguments = ' ", " '.join(["value"] * arity)
     held = f'root ::= {gbnf_text(f"assert {name}(")} {arguments} ") == " value "\\n"{_VALUE}'
@@ -74,30 +76,23 @@ async def code_task(
     )
     written = list(dict.fromkeys(t for r in replies if (t := _test(r.text, name)) is not None))
     if not written:
-        recorder.reject("no test can be read", replies[0].text)
-        return recorder.outcome()
+        return recorder.give_up("no test can be read", replies[0].text)
     faulty = mutants(original)
     rows = await asyncio.to_thread(_passes, [original, *faulty], written, seed.meta["imports"])
     if rows is None or not faulty:
-        recorder.reject("the function cannot be tested", original)
-        return recorder.outcome()
+        return recorder.give_up("the function cannot be tested", original)
     right = [i for i in range(len(written)) if rows[0][i]]
     kept = [i for i in right if any(not row[i] for row in rows[1:])]
     if len(kept) < least:
-        recorder.reject(
+        return recorder.give_up(
             "too few tests hold", f"{len(written)} written, {len(right)} right, {len(kept)} fail a fault"
         )
-        return recorder.outcome()
     share = sum(any(not row[i] for i in kept) for row in rows[1:]) / len(faulty)
     if share < killed:
-        recorder.reject("the tests miss too many faults", f"{share:.2f}: {[written[i] for i in kept]}")
-        return recorder.outcome()
-    first = original.split("\n", 1)[0]
-    head = first.removeprefix("def ").rstrip(":")
-    answers = await recorder.say(
-        "reversal_code", {"head": head, "instruction": task}, role="solver", n=tries, temperature=0.4, max_tokens=96,
-        held=body_grammar(first),
-    )  # fmt: skip
+        return recorder.give_up(
+            "the tests miss too many faults", f"{share:.2f}: {[written[i] for i in kept]}"
+        )
+    answers = await regenerated(recorder, original, task, role="solver", n=tries, max_tokens=96)
     programs = [p for a in answers if (p := one_function(a.text, name)) is not None]
     solved = (
         await asyncio.to_thread(_passes, programs, [written[i] for i in kept], seed.meta["imports"]) or []
@@ -108,10 +103,8 @@ async def code_task(
         path=seed.meta.get("path", ""),
     )  # fmt: skip
     shown = "\n".join(written[i] for i in kept[:2])
-    asked = f"Write the Python function {head}. {task}\n\nIt must pass tests such as:\n{shown}"
-    return recorder.outcome(
-        Dialog((Turn("user", asked), Turn("assistant", original)), "synthetic", meta, (seed.id,))
-    )
+    asked = f"Write the Python function {head_of(original)}. {task}\n\nIt must pass tests such as:\n{shown}"
+    return recorder.accept((Turn("user", asked), Turn("assistant", original)), meta)
 
 
 def _test(text: str, name: str) -> str | None:
@@ -132,21 +125,11 @@ def _passes(programs: list[str], tests: list[str], imports: list[str]) -> list[l
     loop) passes nothing, and those after it are run again without it."""
     rows: list[list[bool]] = []
     while len(rows) < len(programs):
-        facts = {
-            "PROGRAMS": programs[len(rows) :],
-            "TESTS": tests,
-            "IMPORTS": "\n".join(f"import {m}" for m in imports),
-        }
-        program = "".join(f"{k} = {v!r}\n" for k, v in facts.items()) + _MATRIX
-        result = sandbox.run(program, limits=Limits(cpu_seconds=2))
-        got = []
-        for line in result.stdout.splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # the program printed something itself
-            if isinstance(row, list) and len(row) == len(tests) and all(isinstance(x, bool) for x in row):
-                got.append(row)
+        facts = {"PROGRAMS": programs[len(rows) :], "TESTS": tests}
+        got = [
+            row for row in run_values(_MATRIX, facts, imports, cpu_seconds=2)
+            if isinstance(row, list) and len(row) == len(tests) and all(isinstance(x, bool) for x in row)
+        ]  # fmt: skip
         rows += got[: len(programs) - len(rows)]
         if len(rows) < len(programs):
             if not rows:

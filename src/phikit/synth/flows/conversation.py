@@ -8,11 +8,12 @@ exchange with a low mark ends the conversation; what came before it is kept.
 from __future__ import annotations
 
 from phikit.records.ids import seed_of
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document
 from phikit.synth.flows.base import (
     Ask,
     Outcome,
     Recorder,
+    exchange_turns,
     grounded,
     repeats,
     sentence_grammar,
@@ -57,13 +58,11 @@ async def conversation(
             max_tokens=2 * words, seed=number, stop=("\n",), held=sentence_grammar(passage, WH, 14, "?"),
         )  # fmt: skip
         asked = next((d for d in drafts if not any(_alike(d.text, q) for q, _ in kept)), drafts[0])
-        replied = (
-            await recorder.say(
-                "conversation_reply", base | {"question": asked.text.strip()}, role="solver", temperature=0.3,
-                max_tokens=2 * words + 16, seed=number, stop=("\n",),
-                held=sentence_grammar(passage, ("It", "The", "This", "They", "That"), 20),
-            )
-        )[0]  # fmt: skip
+        replied = await recorder.one(
+            "conversation_reply", base | {"question": asked.text.strip()}, role="solver", temperature=0.3,
+            max_tokens=2 * words + 16, seed=number, stop=("\n",),
+            held=sentence_grammar(passage, ("It", "The", "This", "They", "That"), 20),
+        )  # fmt: skip
         question, answer = asked.text.strip(), replied.text.strip()
         if reason := _problem(question, answer, replied.finish, passage, kept, words_in_text):
             recorder.reject(f"turn {number + 1}: {reason}", f"{question} / {answer}")
@@ -82,16 +81,12 @@ async def conversation(
             break
         move = MOVES[told["next"]] or MOVES["deeper"]
     if len(kept) < least:
-        recorder.reject("too few exchanges", f"{len(kept)} of {least}")
-        return recorder.outcome()
-    turns: list[Turn] = []
-    for i, (question, answer) in enumerate(kept):
-        turns += [Turn("user", f"{passage}\n\n{question}" if i == 0 else question), Turn("assistant", answer)]
+        return recorder.give_up("too few exchanges", f"{len(kept)} of {least}")
     meta = recorder.meta(
         kind="conversation", profile=profile, marks=marks, moves=moves, domain=domain, language=language,
         grounded=round(min(grounded(a, passage) for _, a in kept), 3),
     )  # fmt: skip
-    return recorder.outcome(Dialog(tuple(turns), "synthetic", meta, (seed.id,)))
+    return recorder.accept(exchange_turns(passage, kept), meta)
 
 
 def _alike(a: str, b: str) -> bool:

@@ -44,11 +44,9 @@ async def curate(
         "curate_page", {"page": seed.text[:shown]}, _PAGE, temperature=0.0, max_tokens=48
     )
     if page is None:
-        recorder.reject("page: no readable verdict")
-        return recorder.outcome()
+        return recorder.give_up("page: no readable verdict")
     if page["educational"] < educational or page["kind"] == "advertising":
-        recorder.reject("page: little to learn from", f"{page}")
-        return recorder.outcome()
+        return recorder.give_up("page: little to learn from", f"{page}")
     candidates = [(first, last, p) for first, last, p in paragraphs(seed.text) if facts(p) > 0]
     if not candidates:
         recorder.reject("page: no passage with facts")

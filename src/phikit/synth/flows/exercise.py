@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phikit.records.ids import seed_of
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document, Turn
 from phikit.synth.flows.base import Ask, Outcome, Recorder, grounded, repeats
 from phikit.synth.flows.base import words as words_of
 from phikit.synth.flows.shapes import mark, note, shape, text
@@ -49,10 +49,9 @@ async def exercise(
     ask_for = {"temperature": 0.5, "max_tokens": 7 * words}
     first = await recorder.tell("exercise_write", base, form, **ask_for)
     if first is None or (reason := _problem(first, seed.text)):
-        recorder.reject(
+        return recorder.give_up(
             "revision 0: no readable draft" if first is None else f"revision 0: {reason}", str(first)
         )
-        return recorder.outcome()
     versions = [await _criticized(recorder, base, first)]
     for number in range(rounds):
         best = versions[-1]
@@ -70,8 +69,7 @@ async def exercise(
         versions.append(version)
     best = versions[-1]
     if best.total < lowest:
-        recorder.reject("best version below the bar", f"{best.total:.1f}: {_shown(best.draft)}")
-        return recorder.outcome()
+        return recorder.give_up("best version below the bar", f"{best.total:.1f}: {_shown(best.draft)}")
     meta = recorder.meta(
         kind="exercise", flavour=flavour, scores=best.marks, total=round(best.total, 2), domain=domain,
         language=language, grounded=round(grounded(_shown(best.draft), seed.text), 3),
@@ -79,7 +77,7 @@ async def exercise(
     )  # fmt: skip
     asked = f"{seed.text}\n\nExercise: {best.draft['exercise']}"
     turns = (Turn("user", asked), Turn("assistant", best.draft["solution"]))
-    return recorder.outcome(Dialog(turns, "synthetic", meta, (seed.id,)))
+    return recorder.accept(turns, meta)
 
 
 async def _criticized(recorder: Recorder, base: dict[str, Any], draft: dict[str, str]) -> _Version:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from phikit.ask.judge import judge
 from phikit.corpus.language import language as language_of
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document, Turn
 from phikit.synth.flows.base import Answer, Ask, Outcome, Recorder, gbnf_text, repeats
 from phikit.synth.flows.base import words as words_of
 from phikit.synth.languages import LANGUAGES
@@ -38,15 +38,12 @@ async def instruct(
     recorder = Recorder(f"instruct {kind}", seed, ask)
     prompt = seed.text
     if language != "English":
-        asked = (
-            await recorder.say(
-                "instruct_translate", {"prompt": prompt, "language": language}, temperature=0.0, max_tokens=160
-            )
-        )[0]  # fmt: skip
+        asked = await recorder.one(
+            "instruct_translate", {"prompt": prompt, "language": language}, temperature=0.0, max_tokens=160
+        )  # fmt: skip
         prompt = asked.text.strip()
         if asked.finish != "stop" or not _speaks(prompt, language):
-            recorder.reject("prompt not translated", prompt)
-            return recorder.outcome()
+            return recorder.give_up("prompt not translated", prompt)
     values = {"prompt": prompt, "language": language, "words": words, "name": name, "maker": maker}
     held = _held(kind, seed, name) if language == "English" else None
     answers = await recorder.say(
@@ -60,20 +57,17 @@ async def instruct(
         elif answer.text.strip() not in good:
             good.append(answer.text.strip())
     if len(good) < 2:
-        recorder.reject("fewer than two different answers left", f"{len(good)} of {n}")
-        return recorder.outcome()
+        return recorder.give_up("fewer than two different answers left", f"{len(good)} of {n}")
     turns = (Turn("user", prompt),)
     judged = await judge(ask.role("judge"), turns, good, counts=recorder.reads)  # type: ignore[arg-type]
     if judged is None:
-        recorder.reject("the judge cannot be read")
-        return recorder.outcome()
+        return recorder.give_up("the judge cannot be read")
     recorder.keys.append(judged.key)
     recorder.steps.append(("judge", f"{[round(g.overall, 2) for g in judged.grades]} {judged.discussion}"))
     best = max(range(len(good)), key=lambda i: judged.grades[i].overall)
     grade = judged.grades[best]
     if grade.overall < least:
-        recorder.reject("the best is marked low", f"{grade.overall:.2f}: {good[best]}")
-        return recorder.outcome()
+        return recorder.give_up("the best is marked low", f"{grade.overall:.2f}: {good[best]}")
     marks = {"accuracy": grade.accuracy, "style": grade.style, "detail": grade.detail}
     facts = {"answer": seed.meta["answer"]} if kind == "math" and seed.meta.get("answer") is not None else {}
     if facts:
@@ -81,7 +75,7 @@ async def instruct(
     meta = recorder.meta(
         kind=kind, scores=marks, overall=round(grade.overall, 2), language=language, of=len(good), **facts
     )
-    return recorder.outcome(Dialog((*turns, Turn("assistant", good[best])), "synthetic", meta, (seed.id,)))
+    return recorder.accept((*turns, Turn("assistant", good[best])), meta)
 
 
 def _held(kind: Kind, seed: Document, name: str) -> str | None:

@@ -28,19 +28,16 @@ async def long_document(
     recorder = Recorder("long_document", seed, ask)
     passages = [p for _, _, p in paragraphs(seed.text) if len(p.split()) >= 12]
     if not passages:
-        recorder.reject("no passages in the seed", seed.text)
-        return recorder.outcome()
+        return recorder.give_up("no passages in the seed", seed.text)
     tokenizer = _tokenizer()
     values = {"page": " ".join(passages)[:1200], "domain": domain or "its subject", "language": language}
     form = shape(title=text(80, 8), headings=some(text(60, 3), 4, 12))
     plan = await recorder.tell("long_plan", values, form, temperature=0.3, max_tokens=260)
     if plan is None:
-        recorder.reject("no readable outline")
-        return recorder.outcome()
+        return recorder.give_up("no readable outline")
     outline = " ".join([plan["title"], *plan["headings"]])
     if grounded(outline, seed.text) < 0.4:
-        recorder.reject("the outline is of something else", outline)
-        return recorder.outcome()
+        return recorder.give_up("the outline is of something else", outline)
     written: list[tuple[str, str]] = []
     length = failed = 0
     for number in range(sections):
@@ -61,12 +58,10 @@ async def long_document(
             break
     whole = f"# {plan['title']}\n\n" + "\n\n".join(f"## {h}\n\n{b}" for h, b in written)
     if length < tokens:
-        recorder.reject("too short", f"{length} of {tokens} tokens, {failed} sections failed")
-        return recorder.outcome()
+        return recorder.give_up("too short", f"{length} of {tokens} tokens, {failed} sections failed")
     share = said_twice(whole)
     if share > twice:
-        recorder.reject("says too much twice", f"{share:.2f}: {whole}")
-        return recorder.outcome()
+        return recorder.give_up("says too much twice", f"{share:.2f}: {whole}")
     meta = recorder.meta(
         kind="long", tokens=length, sections=len(written), twice=round(share, 3), domain=domain, language=language,
         path=seed.meta.get("path", ""),
@@ -90,11 +85,9 @@ async def _section(
         "language": language,
     }  # fmt: skip
     for k in range(2):
-        answer = (
-            await recorder.say(
-                "long_section", values, temperature=0.6 + 0.2 * k, max_tokens=2 * words, seed=k + 2 * len(written)
-            )
-        )[0]  # fmt: skip
+        answer = await recorder.one(
+            "long_section", values, temperature=0.6 + 0.2 * k, max_tokens=2 * words, seed=k + 2 * len(written)
+        )  # fmt: skip
         body = answer.text.strip()
         if answer.finish == "length":  # to the end of its last whole sentence
             body = body[: max(body.rfind(". "), body.rfind(".\n")) + 1]

@@ -7,7 +7,7 @@ teacher gives background, reasoning and a guess, without seeing the sentence; th
 
 from __future__ import annotations
 
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document, Turn
 from phikit.synth.flows.base import Ask, Outcome, Recorder, content_words, grounded, repeats, sentences
 from phikit.synth.flows.shapes import mark, note, shape, text
 from phikit.verify.text import f1
@@ -31,14 +31,12 @@ async def middle(
     parts = sentences(seed.text)
     inner = range(1, len(parts) - 1)
     if not inner:
-        recorder.reject("fewer than three sentences", seed.text)
-        return recorder.outcome()
+        return recorder.give_up("fewer than three sentences", seed.text)
     rest = {i: " ".join(p for j, p in enumerate(parts) if j != i) for i in inner}
     cut = max(inner, key=lambda i: (grounded(parts[i], rest[i]), -i))
     truth = parts[cut]
     if len(content_words(truth)) < 3 or grounded(truth, rest[cut]) < 0.2:
-        recorder.reject("no sentence that the rest gives away", truth)
-        return recorder.outcome()
+        return recorder.give_up("no sentence that the rest gives away", truth)
     context = " ".join([*parts[:cut], GAP, *parts[cut + 1 :]])
     form = shape(background=text(6 * words, 10), reasoning=text(7 * words, 10), guess=text(7 * words, 10))
     best, score = None, -1.0
@@ -56,25 +54,20 @@ async def middle(
         if draft is not None and not repeats(draft["guess"], 6) and f1(draft["guess"], [truth]) > score:
             best, score = draft, f1(draft["guess"], [truth])
     if best is None:
-        recorder.reject("no readable try")
-        return recorder.outcome()
+        return recorder.give_up("no readable try")
     if score < close:
-        recorder.reject("the guess is far from the truth", f"{score:.2f}: {truth} / {best['guess']}")
-        return recorder.outcome()
+        return recorder.give_up("the guess is far from the truth", f"{score:.2f}: {truth} / {best['guess']}")
     values = {"truth": truth, "guess": best["guess"], "language": language}
     form = shape(grade=mark(), hint=note(6 * words, 5))
     told = await recorder.tell(
         "middle_grade", values, form, role="judge", temperature=0.0, max_tokens=4 * words
     )
     if told is None or told["grade"] < grade:
-        recorder.reject("graded low", f"{told}: {truth} / {best['guess']}")
-        return recorder.outcome()
+        return recorder.give_up("graded low", f"{told}: {truth} / {best['guess']}")
     body = f"Background: {best['background']}\nReasoning: {best['reasoning']}\nMissing: {truth}"
     meta = recorder.meta(
         kind="middle", f1=round(score, 3), scores={"grade": told["grade"]}, hint=told["hint"], guess=best["guess"],
         language=language,
     )  # fmt: skip
     asked = f"{context}\n\nOne sentence is missing at {GAP}. Reason about what stood there."
-    return recorder.outcome(
-        Dialog((Turn("user", asked), Turn("assistant", body)), "synthetic", meta, (seed.id,))
-    )
+    return recorder.accept((Turn("user", asked), Turn("assistant", body)), meta)

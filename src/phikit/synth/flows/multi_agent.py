@@ -8,16 +8,17 @@ fails is left out.
 
 from __future__ import annotations
 
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document
 from phikit.synth.flows.base import (
     Ask,
     Outcome,
     Recorder,
-    content_words,
+    exchange_turns,
     grounded,
     repeats,
     sentence_grammar,
     span_grammar,
+    supported,
     words,
 )
 from phikit.synth.flows.rewrite import WH
@@ -31,30 +32,24 @@ async def multi_agent(
     passage, kept = seed.text, []
     for number in range(rounds):
         asked = " ".join(q for q, _ in kept) or "nothing"
-        question = (
-            await recorder.say(
-                "agents_ask", {"passage": passage, "asked": asked},
-                temperature=0.5 + 0.2 * number, max_tokens=28, seed=number,
-                held=sentence_grammar(passage, WH, 14, "?"),
-            )
-        )[0]  # fmt: skip
-        answer = (
-            await recorder.say(
-                "agents_answer", {"passage": passage, "question": question.text},
-                temperature=0.0, max_tokens=36,
-                held=sentence_grammar(passage),
-            )
-        )[0]  # fmt: skip
+        question = await recorder.one(
+            "agents_ask", {"passage": passage, "asked": asked},
+            temperature=0.5 + 0.2 * number, max_tokens=28, seed=number,
+            held=sentence_grammar(passage, WH, 14, "?"),
+        )  # fmt: skip
+        answer = await recorder.one(
+            "agents_answer", {"passage": passage, "question": question.text},
+            temperature=0.0, max_tokens=36,
+            held=sentence_grammar(passage),
+        )  # fmt: skip
         if reason := _problem(question.text, answer.text, answer.finish, passage, kept, words_in_text):
             recorder.reject(reason, f"{question.text} / {answer.text}")
             continue
         values = {"passage": passage, "answer": answer.text}
-        quote = (
-            await recorder.say(
-                "agents_evaluate", values, temperature=0.0, max_tokens=24, held=span_grammar(passage, 8)
-            )
-        )[0]
-        if not _supported(question.text, answer.text, quote.text):
+        quote = await recorder.one(
+            "agents_evaluate", values, temperature=0.0, max_tokens=24, held=span_grammar(passage, 8)
+        )
+        if supported(question.text, answer.text, quote.text) < 0.5:
             recorder.reject("evaluator finds no support", f"{question.text} / {answer.text} / {quote.text}")
             continue
         kept.append((question.text.strip(), answer.text.strip()))
@@ -63,20 +58,10 @@ async def multi_agent(
     if not kept:
         return recorder.outcome()
     if len(kept) < least:
-        recorder.reject("too few exchanges", f"{len(kept)} of {least}")
-        return recorder.outcome()
-    turns: list[Turn] = []
-    for i, (question, answer) in enumerate(kept):
-        turns += [Turn("user", f"{passage}\n\n{question}" if i == 0 else question), Turn("assistant", answer)]
+        return recorder.give_up("too few exchanges", f"{len(kept)} of {least}")
     share = min(grounded(a, passage) for _, a in kept)
     meta = recorder.meta(kind="conversation", grounded=round(share, 3), exchanges=len(kept))
-    return recorder.outcome(Dialog(tuple(turns), "synthetic", meta, (seed.id,)))
-
-
-def _supported(question: str, answer: str, quote: str) -> bool:
-    """Whether the answer says something beyond the question and at least half of that is in the quote."""
-    new = [w for w in content_words(answer) if w not in content_words(question)]
-    return bool(new) and grounded(" ".join(new), quote) >= 0.5
+    return recorder.accept(exchange_turns(passage, kept), meta)
 
 
 def _problem(

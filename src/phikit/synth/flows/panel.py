@@ -8,7 +8,7 @@ Where the seed has a reference answer, `meta.label_right` measures the panel; it
 
 from __future__ import annotations
 
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document, Turn
 from phikit.synth.flows.base import Ask, Outcome, Recorder, repeats
 from phikit.synth.flows.base import words as words_of
 from phikit.synth.flows.plurality import STEPS_GRAMMAR
@@ -40,8 +40,7 @@ async def panel(
     solutions = list(dict.fromkeys(a.strip() for a in readable))
     said = [math_answer.extract_answer(a) for a in readable] if kind == "math" else []
     if len(readable) < 2:
-        recorder.reject("fewer than two readable solutions", f"{len(readable)} of {solvers}")
-        return recorder.outcome()
+        return recorder.give_up("fewer than two readable solutions", f"{len(readable)} of {solvers}")
     criticism = []
     for solution in solutions:
         values = {"question": seed.text, "solution": solution}
@@ -59,12 +58,10 @@ async def panel(
         temperature=0.0, max_tokens=16,
     )  # fmt: skip
     if choice is None or choice["best"] == 0:
-        recorder.reject("the judge picks none", shown)
-        return recorder.outcome()
+        return recorder.give_up("the judge picks none", shown)
     picked, fault = solutions[choice["best"] - 1], criticism[choice["best"] - 1]
     if fault is None or fault["mark"] < least:
-        recorder.reject("the critic marks it low", f"{fault}: {picked}")
-        return recorder.outcome()
+        return recorder.give_up("the critic marks it low", f"{fault}: {picked}")
     scores: dict[str, object] = {
         "kind": kind,
         "critic": fault["mark"],
@@ -75,14 +72,13 @@ async def panel(
         answer = math_answer.extract_answer(picked) or ""
         agree = sum(a is not None and math_answer.equal(a, answer) for a in said)
         if agree < 2:
-            recorder.reject("no other solver agrees", picked)
-            return recorder.outcome()
+            return recorder.give_up("no other solver agrees", picked)
         scores |= {"answer": answer, "agreement": round(agree / len(answers), 3)}
         if seed.meta.get("answer") is not None:
             scores["label_right"] = math_answer.equal(answer, str(seed.meta["answer"]))
     meta = recorder.meta(**scores, domain=domain, language=language)
     turns = (Turn("user", seed.text), Turn("assistant", picked))
-    return recorder.outcome(Dialog(turns, "synthetic", meta, (seed.id,)))
+    return recorder.accept(turns, meta)
 
 
 def _readable(solution: str, kind: str) -> bool:

@@ -7,7 +7,7 @@ known to the flow: where the seed has a reference answer, `meta.label_right` tel
 
 from __future__ import annotations
 
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document, Turn
 from phikit.synth.flows.base import Ask, Outcome, Recorder
 from phikit.verify import math_answer
 
@@ -46,8 +46,7 @@ async def plurality(
         if answer.finish == "stop" and value is not None and math_answer.parse_number(value) is not None:
             votes.append((value, answer.text.strip()))
     if len(votes) < 3:
-        recorder.reject("fewer than 3 readable answers", f"{len(votes)} of {k}")
-        return recorder.outcome()
+        return recorder.give_up("fewer than 3 readable answers", f"{len(votes)} of {k}")
     groups: list[list[tuple[str, str]]] = []
     for vote in votes:
         for group in groups:
@@ -73,5 +72,5 @@ async def plurality(
         if seed.meta.get("answer") is not None:
             scores["label_right"] = math_answer.equal(label, str(seed.meta["answer"]))
         turns = (Turn("user", seed.text), Turn("assistant", text))
-        return recorder.outcome(Dialog(turns, "synthetic", recorder.meta(**scores), (seed.id,)))
+        return recorder.accept(turns, recorder.meta(**scores))
     return recorder.outcome()

@@ -16,16 +16,22 @@ import ast
 import asyncio
 import difflib
 import doctest
-import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from phikit.records.types import Dialog, Document, Turn
-from phikit.synth.flows.base import Ask, Outcome, Recorder, gbnf_text, repeats, words
+from phikit.records.types import Document, Turn
+from phikit.synth.flows.base import Ask, Outcome, Recorder
+from phikit.synth.flows.functions import (
+    head_of,
+    instruction,
+    one_function,
+    regenerated,
+    renamed,
+    run_values,
+    shown_source,
+)
 from phikit.verify import sandbox
 from phikit.verify.code import run_tests
-from phikit.verify.sandbox import Limits
 from phikit.verify.verdict import Verdict
 
 # Runs inside the sandbox. Outcomes are compared by repr; at most 12 inputs are kept for each value.
@@ -77,76 +83,47 @@ for i, source in enumerate(CANDIDATES):
 """
 
 
-# Statements, then one top-level return, which ends the answer: a small teacher does not stop by itself.
-_BODY = r"""
- line* "\n    return " [^\n#]{1,70} "\n"
-line ::= "\n    " ([^ \n#r] | "r" [^e\n] | "re" [^t\n]) [^\n]{1,70} | "\n        " "    "? [^ \n#] [^\n]{1,70}
-""".strip()
-TELL = r'root ::= "Return " [^\n.#`:]{10,120} "."'
-
-
 async def reversal(seed: Document, ask: Ask, *, n: int = 4, fidelity: float = 0.9) -> Outcome:
     """`seed` is a function from `seeds.functions`. Accepts a Dialog: the instruction, then the original
     code."""
     recorder = Recorder("reversal", seed, ask)
     if reason := sandbox.available():
-        recorder.reject("not run: no sandbox", reason)
-        return recorder.outcome()
+        return recorder.give_up("not run: no sandbox", reason)
     name = str(seed.meta["name"]).lstrip("_")
     original = renamed(seed.text, name)
-    first = original.split("\n", 1)[0]
     values = {"code": shown_source(original, seed.meta), "name": name}
-    told = (await recorder.say("reversal_instruction", values, temperature=0.0, max_tokens=40, held=TELL))[0]
-    instruction = told.text.strip()
-    if told.finish != "stop" or len(words(instruction)) < 5 or repeats(instruction, 5):
-        recorder.reject("no usable instruction", instruction)
-        return recorder.outcome()
-    head = first.removeprefix("def ").rstrip(":")
-    answers = await recorder.say(
-        "reversal_code", {"head": head, "instruction": instruction}, n=n, temperature=0.4, max_tokens=64,
-        held=body_grammar(first),
-    )  # fmt: skip
+    told, usable = await instruction(recorder, values)
+    if not usable:
+        return recorder.give_up("no usable instruction", told)
+    answers = await regenerated(recorder, original, told, n=n, max_tokens=64)
     parsed = (one_function(a.text, name) for a in answers if a.finish == "stop")
     candidates = list(dict.fromkeys(c for c in parsed if c is not None))
     if not candidates:
-        recorder.reject("regenerated code does not parse", answers[0].text)
-        return recorder.outcome()
+        return recorder.give_up("regenerated code does not parse", answers[0].text)
     results = await asyncio.to_thread(_behaviour, original, candidates, seed.meta)
     if results is None:
-        recorder.reject("the original cannot be run", seed.text)
-        return recorder.outcome()
+        return recorder.give_up("the original cannot be run", seed.text)
     by_behaviour, scores = results
     best = max(range(len(candidates)), key=lambda i: scores[i])
     if scores[best] < fidelity:
         kind = "behaviour" if by_behaviour else "syntax tree"
-        recorder.reject(f"low fidelity by {kind}", f"{scores[best]:.2f}: {instruction} / {candidates[best]}")
-        return recorder.outcome()
+        return recorder.give_up(f"low fidelity by {kind}", f"{scores[best]:.2f}: {told} / {candidates[best]}")
     tests = doctests(str(seed.meta.get("docstring", "")), str(seed.meta["name"]), name)
     passed = await asyncio.to_thread(_passed, candidates[best], original, tests, seed.meta) if tests else None
     if passed is not None and passed < 1:
-        recorder.reject(
+        return recorder.give_up(
             "fails a test that the original passes", f"{passed:.2f} of {tests}: {candidates[best]}"
         )
-        return recorder.outcome()
     meta = recorder.meta(
         kind="code", fidelity=round(scores[best], 3), by="behaviour" if by_behaviour else "syntax tree",
         syntax=round(_alike(original, candidates[best]), 3), tests=len(tests) if passed is not None else 0,
         regenerated=candidates[best], name=seed.meta["name"], path=seed.meta.get("path", ""),
     )  # fmt: skip
-    turns = (Turn("user", f"Write the Python function {head}. {instruction}"), Turn("assistant", original))
-    return recorder.outcome(Dialog(turns, "synthetic", meta, (seed.id,)))
-
-
-def shown_source(original: str, meta: Mapping[str, Any]) -> str:
-    """A function with the first paragraph of its docstring put back, as a teacher is shown it."""
-    first, body = original.split("\n", 1)
-    doc = str(meta.get("docstring", "")).strip().partition("\n\n")[0][:200].replace('"', "'")
-    return f'{first}\n    """{doc}"""\n{body}' if doc else original
-
-
-def body_grammar(first: str) -> str:
-    """GBNF: a function that begins with this line and ends with its return."""
-    return f"root ::= {gbnf_text(first)} {_BODY}"
+    turns = (
+        Turn("user", f"Write the Python function {head_of(original)}. {told}"),
+        Turn("assistant", original),
+    )
+    return recorder.accept(turns, meta)
 
 
 def doctests(docstring: str, old: str, new: str) -> list[str]:
@@ -188,13 +165,9 @@ def _behaviour(
     facts = {
         "NAME": meta["name"].lstrip("_"), "ORIGINAL": original, "CANDIDATES": candidates,
         "ARITY": len(meta["arguments"]),
-        "IMPORTS": "\n".join(f"import {m}" for m in meta["imports"]),
     }  # fmt: skip
-    program = "".join(f"{k} = {v!r}\n" for k, v in facts.items()) + _COMPARE
-    result = sandbox.run(program, limits=Limits(cpu_seconds=3))
-    rows = [
-        json.loads(line) for line in result.stdout.splitlines() if line.startswith("{") and line.endswith("}")
-    ]
+    values = run_values(_COMPARE, facts, meta["imports"], cpu_seconds=3)
+    rows = [r for r in values if isinstance(r, dict) and ("inputs" in r or "candidate" in r)]
     if not rows or "inputs" not in rows[0]:
         return None
     if rows[0]["inputs"] < 4 or rows[0]["outcomes"] < 2:
@@ -203,30 +176,3 @@ def _behaviour(
     for row in rows[1:]:
         scores[row["candidate"]] = row["equal"]
     return True, scores
-
-
-def one_function(text: str, name: str) -> str | None:
-    """The one function of an answer, without fences; None where it does not parse or returns nothing."""
-    text = re.sub(r"^```\w*\n|```\s*$", "", text.strip()).strip("\n")
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    found = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
-    if len(tree.body) != 1 or len(found) != 1 or found[0].name != name:
-        return None
-    if not any(isinstance(n, ast.Return) and n.value for n in ast.walk(found[0])):
-        return None
-    return ast.unparse(tree)
-
-
-def renamed(source: str, name: str) -> str:
-    tree = ast.parse(source)
-    old = next(n for n in tree.body if isinstance(n, ast.FunctionDef))
-    before = old.name
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == before:
-            node.name = name
-        elif isinstance(node, ast.Name) and node.id == before:
-            node.id = name
-    return ast.unparse(tree)

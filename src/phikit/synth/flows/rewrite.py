@@ -7,7 +7,7 @@ must find an answer that agrees with it.
 
 from __future__ import annotations
 
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document, Turn
 from phikit.synth.flows.base import (
     Ask,
     Outcome,
@@ -37,7 +37,7 @@ async def rewrite(seed: Document, ask: Ask, *, n: int = 3, agreement: float = 0.
     for draft in drafts:
         question = draft.text.strip()
         values = {"passage": passage, "question": question}
-        reply = (await recorder.say("rewrite_answer", values, temperature=0.0, max_tokens=20, held=spans))[0]
+        reply = await recorder.one("rewrite_answer", values, temperature=0.0, max_tokens=20, held=spans)
         answer = reply.text.strip().strip(".,;:")
         if not question.endswith("?") or reply.finish != "stop":
             recorder.reject("cut", f"{question} {answer}")
@@ -45,14 +45,14 @@ async def rewrite(seed: Document, ask: Ask, *, n: int = 3, agreement: float = 0.
         if reason := _problem(question, answer, passage):
             recorder.reject(reason, f"{question} {answer}")
             continue
-        second = (await recorder.say("rewrite_check", values, temperature=0.0, max_tokens=24, held=spans))[0]
+        second = await recorder.one("rewrite_check", values, temperature=0.0, max_tokens=24, held=spans)
         score = f1(second.text, [answer])
         if score < agreement:
             recorder.reject("second reading disagrees", f"{question} {answer} / {second.text}")
             continue
         meta = recorder.meta(answer=answer, kind="passage", agreement=round(score, 3))
         turns = (Turn("user", f"{passage}\n\n{question}"), Turn("assistant", f"{answer}."))
-        return recorder.outcome(Dialog(turns, "synthetic", meta, (seed.id,)))
+        return recorder.accept(turns, meta)
     return recorder.outcome()
 
 

@@ -7,16 +7,16 @@ who does not see the answer, marks relevance and difficulty; that the answer sta
 
 from __future__ import annotations
 
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document, Turn
 from phikit.synth.flows.base import (
     Ask,
     Outcome,
     Recorder,
-    content_words,
     grounded,
     numbered,
     repeats,
     sentences,
+    supported,
 )
 from phikit.synth.flows.shapes import mark, one_of, shape, text
 
@@ -35,8 +35,7 @@ async def science(
     values = {"sentences": numbered(parts), "domain": domain, "language": language, "words": words}
     draft = await recorder.tell("science_write", values, form, temperature=0.3, max_tokens=6 * words)
     if draft is None:
-        recorder.reject("no readable draft")
-        return recorder.outcome()
+        return recorder.give_up("no readable draft")
     question, answer, source = (
         draft["question"].strip(),
         draft["answer"].strip(),
@@ -44,26 +43,21 @@ async def science(
     )
     shown = f"{question} / {answer} / {source}"
     if not question.endswith("?") or repeats(question, 5) or repeats(answer, 6):
-        recorder.reject("no question, or it repeats itself", shown)
-        return recorder.outcome()
+        return recorder.give_up("no question, or it repeats itself", shown)
     if grounded(question, seed.text) < 0.4:
-        recorder.reject("question not about the passage", shown)
-        return recorder.outcome()
-    new = [w for w in content_words(answer) if w not in content_words(question)]
-    held = grounded(" ".join(new), source) if new else 0.0
+        return recorder.give_up("question not about the passage", shown)
+    held = supported(question, answer, source)
     if held < support:
-        recorder.reject("answer not in its sentence", f"{held:.2f}: {shown}")
-        return recorder.outcome()
+        return recorder.give_up("answer not in its sentence", f"{held:.2f}: {shown}")
     form = shape(relevance=mark(), difficulty=one_of(LEVELS))
     values = {"passage": seed.text, "question": question, "domain": domain}
     told = await recorder.tell("science_judge", values, form, role="judge", temperature=0.0, max_tokens=32)
     if told is None or told["relevance"] < relevance:
-        recorder.reject("not relevant", f"{told}: {shown}")
-        return recorder.outcome()
+        return recorder.give_up("not relevant", f"{told}: {shown}")
     meta = recorder.meta(
         kind="science", domain=domain, language=language, grounded=round(held, 3),
         scores={"relevance": told["relevance"]}, difficulty=told["difficulty"],
         sentence=draft["sentence"], answer=answer,
     )  # fmt: skip
     turns = (Turn("user", f"{seed.text}\n\n{question}"), Turn("assistant", answer))
-    return recorder.outcome(Dialog(turns, "synthetic", meta, (seed.id,)))
+    return recorder.accept(turns, meta)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document, Turn
 from phikit.synth.flows.base import Ask, Outcome, Recorder, content_words, grounded, repeats, sentence_grammar
 
 RUBRIC = ("accuracy", "coverage", "brevity")
@@ -41,28 +41,23 @@ async def self_revision(
     `lowest` (of 20) and of whose content words at least `words_in_text` occur in the passage."""
     recorder = Recorder("self_revision", seed, ask)
     passage = seed.text
-    first = (
-        await recorder.say(
-            "revision_answer", {"passage": passage}, temperature=0.7, max_tokens=40, stop=("\n", ". ")
-        )
-    )[0]
+    first = await recorder.one(
+        "revision_answer", {"passage": passage}, temperature=0.7, max_tokens=40, stop=("\n", ". ")
+    )
     if reason := _problem(first.text, first.finish):
-        recorder.reject(f"first answer: {reason}", first.text)
-        return recorder.outcome()
+        return recorder.give_up(f"first answer: {reason}", first.text)
     versions = [await _critique(recorder, first.text.strip())]
     for number in range(rounds):
         best = versions[-1]
         values = {"passage": passage, "answer": best.text, "advice": best.advice}
-        new = (
-            await recorder.say(
-                "revision_revise",
-                values,
-                temperature=0.4,
-                max_tokens=40,
-                seed=number,
-                held=sentence_grammar(passage),
-            )
-        )[0]
+        new = await recorder.one(
+            "revision_revise",
+            values,
+            temperature=0.4,
+            max_tokens=40,
+            seed=number,
+            held=sentence_grammar(passage),
+        )
         if (reason := _problem(new.text, new.finish)) or new.text.strip() == best.text:
             recorder.reject(f"revision: {reason or 'unchanged'}", new.text)
             break
@@ -75,22 +70,19 @@ async def self_revision(
     if len(versions) == 1:
         return recorder.outcome()
     if best.total < lowest or best.grounded < words_in_text:
-        recorder.reject("best revision below the bar", f"{best.total}: {best.text}")
-        return recorder.outcome()
+        return recorder.give_up("best revision below the bar", f"{best.total}: {best.text}")
     meta = recorder.meta(
         kind="summary", scores=dict(zip(RUBRIC, best.scores)), grounded=round(best.grounded, 3),
         revisions=[{"text": v.text, "total": v.total, "advice": v.advice} for v in versions],
     )  # fmt: skip
     request = f"{passage}\n\nExplain the main point of this text in one short sentence."
     turns = (Turn("user", request), Turn("assistant", best.text))
-    return recorder.outcome(Dialog(turns, "synthetic", meta, (seed.id,)))
+    return recorder.accept(turns, meta)
 
 
 async def _critique(recorder: Recorder, answer: str) -> _Version:
     values = {"passage": recorder.seed.text, "answer": answer}
-    reply = (await recorder.say("revision_critique", values, temperature=0.0, max_tokens=48, held=_GRAMMAR))[
-        0
-    ]
+    reply = await recorder.one("revision_critique", values, temperature=0.0, max_tokens=48, held=_GRAMMAR)
     scores = tuple(
         int(x) for x in re.findall(r"^(?:accuracy|coverage|brevity): ([1-5])$", reply.text, re.MULTILINE)
     )

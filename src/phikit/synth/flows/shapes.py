@@ -31,6 +31,3 @@ def one_of(names: Sequence[str]) -> dict[str, Any]:
 
 def some(item: dict[str, Any], least: int, most: int) -> dict[str, Any]:
     return {"type": "array", "items": item, "minItems": least, "maxItems": most}
-
-
-YES_NO = {"type": "boolean"}

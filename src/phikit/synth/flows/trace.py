@@ -9,12 +9,12 @@ its steps right is not kept.
 from __future__ import annotations
 
 import asyncio
-import json
+from typing import Any
 
-from phikit.records.types import Dialog, Document, Turn
+from phikit.records.types import Document, Turn
 from phikit.synth.flows.base import Ask, Outcome, Recorder
+from phikit.synth.flows.functions import run_values
 from phikit.verify import sandbox
-from phikit.verify.sandbox import Limits
 
 _TRACE = r"""
 import itertools, json, random, sys
@@ -72,25 +72,16 @@ async def trace(
     """`seed` is a function from `seeds.functions`. Accepts a Dialog: code and call, then the steps and the value."""
     recorder = Recorder("trace", seed, ask)
     if reason := sandbox.available():
-        recorder.reject("not run: no sandbox", reason)
-        return recorder.outcome()
-    facts = {
-        "SOURCE": seed.text, "NAME": seed.meta["name"], "ARITY": len(seed.meta["arguments"]),
-        "IMPORTS": "\n".join(f"import {m}" for m in seed.meta["imports"]),
-    }  # fmt: skip
-    program = "".join(f"{k} = {v!r}\n" for k, v in facts.items()) + _TRACE
-    result = await asyncio.to_thread(sandbox.run, program, limits=Limits(cpu_seconds=3))
-    found = _rows(result.stdout)
+        return recorder.give_up("not run: no sandbox", reason)
+    facts = {"SOURCE": seed.text, "NAME": seed.meta["name"], "ARITY": len(seed.meta["arguments"])}
+    found = _rows(await asyncio.to_thread(run_values, _TRACE, facts, seed.meta["imports"], cpu_seconds=3))
     if not found:
-        recorder.reject("no call with a short chain", seed.text)
-        return recorder.outcome()
+        return recorder.give_up("no call with a short chain", seed.text)
     chain, call = found[0], f"{seed.meta['name']}({found[0]['arguments']})"
     said, right = [], 0
     for line, name, value in chain["steps"]:
         values = {"line": line, "name": name, "value": value, "language": language}
-        answer = (
-            await recorder.say("trace_step", values, temperature=0.0, max_tokens=3 * words, stop=("\n",))
-        )[0]  # fmt: skip
+        answer = await recorder.one("trace_step", values, temperature=0.0, max_tokens=3 * words, stop=("\n",))
         sentence = answer.text.strip()
         fits = (
             answer.finish == "stop" and value.strip("'\"") in sentence and len(sentence.split()) <= 2 * words
@@ -99,24 +90,18 @@ async def trace(
         said.append(sentence if fits else f"`{line}` sets {name} to {value}.")
     share = right / len(said)
     if share < spoken:
-        recorder.reject("steps are not told right", f"{share:.2f}: {said}")
-        return recorder.outcome()
+        return recorder.give_up("steps are not told right", f"{share:.2f}: {said}")
     body = "\n".join([*(f"{i}. {s}" for i, s in enumerate(said, 1)), f"So {call} returns {chain['value']}."])
     meta = recorder.meta(
         kind="trace", spoken=round(share, 3), steps=len(said), answer=chain["value"], language=language
     )
     asked = f"```python\n{seed.text}\n```\n\nWhat does {call} return? Work it out step by step."
-    return recorder.outcome(
-        Dialog((Turn("user", asked), Turn("assistant", body)), "synthetic", meta, (seed.id,))
-    )
+    return recorder.accept((Turn("user", asked), Turn("assistant", body)), meta)
 
 
-def _rows(stdout: str) -> list[dict]:
-    """The last line of the sandbox, if it is what the program prints: the function may print too."""
-    try:
-        value = json.loads(stdout.strip().rpartition("\n")[2])
-    except ValueError:
-        return []
+def _rows(values: list[Any]) -> list[dict]:
+    """The last value of the sandbox, if it is what the program prints: the function may print too."""
+    value = values[-1] if values else None
     return (
         value if isinstance(value, list) and all(isinstance(r, dict) and "steps" in r for r in value) else []
     )

@@ -48,11 +48,9 @@ async def web_rewrite(
     good: list[str] = []
     for step in steps:
         values = {"style": STYLES[style], "language": language, "text": step, "words": words}
-        answer = (
-            await recorder.say(
-                "web_rewrite", values, temperature=0.4, max_tokens=2 * words + 16, stop=("\n\n",)
-            )
-        )[0]
+        answer = await recorder.one(
+            "web_rewrite", values, temperature=0.4, max_tokens=2 * words + 16, stop=("\n\n",)
+        )
         written = answer.text.strip()
         if answer.finish != "stop":
             recorder.reject("step: cut", written)
@@ -61,12 +59,10 @@ async def web_rewrite(
         else:
             good.append(written)
     if not good or len(good) < pass_share * len(steps):
-        recorder.reject("too few steps pass", f"{len(good)} of {len(steps)}")
-        return recorder.outcome()
+        return recorder.give_up("too few steps pass", f"{len(good)} of {len(steps)}")
     text = "\n\n".join(good)
     if language == "English" and grounded(" ".join(content_words(seed.text)), text) < kept:
-        recorder.reject("loses the content", text)
-        return recorder.outcome()
+        return recorder.give_up("loses the content", text)
     meta = recorder.meta(
         kind="rewrite", style=style, language=language, passed=round(len(good) / len(steps), 3),
         grounded=round(grounded(text, seed.text), 3), path=seed.meta.get("path", ""),

@@ -1,4 +1,4 @@
-"""What LlamaEngine and its child process say to each other: frames of a 4-byte length and MessagePack.
+"""What an engine's child process and its parent say to each other: frames of a 4-byte length and MessagePack.
 
 Requests carry an id; every reply names the id it answers. Nothing here can run code when it is read.
 """
