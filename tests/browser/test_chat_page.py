@@ -22,6 +22,7 @@ from phikit.store.names import parse
 from phikit.store.store import Store
 from phikit.text.tokenizer import Tokenizer
 
+expect = pytest.importorskip("playwright.sync_api").expect
 pytestmark = [
     needs_chromium,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -84,7 +85,7 @@ def chat(browser, url: str, *, model: str = "ours", width: int = 1280, fails: bo
     with opened(browser, url, own, width=width, height=800, touch=width < 500, fails=fails) as page:
         page.wait_for_selector("#model option", state="attached")
         page.select_option("#model", f"{model}:latest")
-        page.wait_for_function("!document.querySelector('#about').textContent.includes('undefined')")
+        expect(page.locator("#about")).not_to_contain_text("undefined")
         yield page
 
 
@@ -159,7 +160,7 @@ def test_tokens_show_probability_alternatives_and_the_runs_pivotal_tokens(browse
     with chat(browser, server) as page:
         writes(page, "", [("It", -0.01), (" is", -0.7), (" 7", -1.5), (".", -0.02)])
         page.click("#tokens")
-        page.wait_for_function("document.querySelector('.starters button').textContent === 'What is 3 + 4?'")
+        expect(page.locator(".starters button").first).to_have_text("What is 3 + 4?")
         page.click(".starters button")
         page.wait_for_selector(".legend")
         assert page.locator(".t").evaluate_all("x => x.slice(0, 4).map(e => e.className.match(/p\\d/)[0])") == [
@@ -190,7 +191,7 @@ def test_edit_again_reload_search_and_delete(browser, server):
         writes(page, "first answer")
         ask(page, "one apple")
         ask(page, "two pears")
-        page.wait_for_function("document.querySelectorAll('.message.assistant').length === 2")
+        expect(page.locator(".message.assistant")).to_have_count(2)
         page.press("#text", "ArrowUp")
         page.fill(".edit textarea", "three plums")
         page.press(".edit textarea", "Enter")
@@ -198,7 +199,7 @@ def test_edit_again_reload_search_and_delete(browser, server):
         assert page.locator(".message.user .body").all_inner_texts() == ["one apple", "three plums"]
         writes(page, "another answer")
         page.get_by_role("button", name="Again").click()
-        page.wait_for_function("document.body.innerText.includes('another answer')")
+        expect(page.locator("body")).to_contain_text("another answer")
         assert page.locator(".message.assistant").count() == 2
         page.reload()
         page.wait_for_selector(".entry")

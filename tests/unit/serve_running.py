@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import threading
 from collections.abc import Iterator
@@ -48,7 +47,7 @@ def running(store: Store, settings: Settings) -> Iterator[Running]:
         port[0] = number
         started.set()
 
-    thread = threading.Thread(target=lambda: asyncio.run(serving.run(ready)))
+    thread = threading.Thread(target=serving.run, args=(ready,))
     thread.start()
     try:
         assert started.wait(20)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phikit.serve import doctor, machine
+from phikit.serve import doctor, http, machine
 from phikit.serve.durations import FOREVER, seconds
 from phikit.serve.front import host_of, is_local
 from phikit.serve.metrics import Metrics
@@ -157,3 +159,32 @@ def test_the_doctor_says_what_fits(monkeypatch):
     assert "no bubblewrap: install it" in text
     assert "too big Phi-4" in text
     assert machine.cores() >= 1
+
+
+def test_a_client_that_reads_nothing_is_given_up(monkeypatch):
+    """The send hangs, as it does behind a full socket; its chunks are closed."""
+    monkeypatch.setattr(http, "STALLED", 0.1)
+    closed = []
+
+    async def chunks():
+        try:
+            for _ in range(3):
+                yield b"x"
+        finally:
+            closed.append(True)
+
+    async def run(stuck: bool) -> list[bytes]:
+        sent: list[bytes] = []
+
+        async def send(message):
+            if stuck and sent:
+                await asyncio.Event().wait()
+            sent.append(message.get("body", b""))
+
+        await http.Streamed(chunks(), "text/plain")({}, asyncio.Event().wait, send)
+        return sent
+
+    assert asyncio.run(run(False)) == [b"", b"x", b"x", b"x", b""]
+    with pytest.raises(http.ClientGone):
+        asyncio.run(asyncio.wait_for(run(True), 5))
+    assert closed == [True, True]

@@ -87,14 +87,16 @@ class Prefill:
         reach = end[path][::-1]  # ascending: the ends of ancestors fall with depth
         above = len(path) - np.searchsorted(reach, own, side="right")  # path tokens each token sees
         sees = (own[None] <= own[:, None]) & (own[:, None] < end[a:b][None])
-        sees = np.concatenate([np.arange(len(path))[None] < above[:, None], sees], axis=1)
-        hidden = torch.from_numpy(~sees).to(self.net.device)
-        mask = torch.zeros(sees.shape, device=self.net.device).masked_fill_(hidden, float("-inf"))
+        mask = torch.zeros(b - a, len(path) + b - a, device=self.net.device)
+        mask[:, len(path) :].masked_fill_(torch.from_numpy(~sees).to(mask.device), float("-inf"))
+        steps = np.flatnonzero(np.diff(above, prepend=len(path)))  # few: `above` falls where a branch ends
+        for t in steps.tolist():
+            mask[t:, above[t] : len(path)] = float("-inf")
         ends = []
         while self.keep and self.keep[0].node < b:
             kept = self.keep.popleft()
             t = kept.node - a
-            ends.append((kept, int(above[t]), self._index(np.flatnonzero(sees[t, len(path) :]))))
+            ends.append((kept, int(above[t]), self._index(np.flatnonzero(sees[t]))))
         inside = np.flatnonzero(end[a:b] > b)
         stay = int((end[path] > b).sum())
         whole = len(inside) == b - a and stay == len(path)

