@@ -1,10 +1,11 @@
 """Decontamination: recall and precision by kind of planted contamination, and MB/s; datatrove and plain 13-grams.
 
 Real benchmark items (GSM8K, MMLU, ARC, HumanEval, MATH, AGIEval) are planted into real web and book text: verbatim,
-wrapped at eight words a line, in capitals, with other punctuation, with other numbers, with every eighth word
-replaced, with the sentences in another order. Half of the documents are left clean. Every method sees the same
-documents and items; ours are the recipe's thresholds (10 %, 40 %). CPU time of one core, index built before. `ratio`
-is of speed; `agree`: our recall is not lower than the peers' for any kind, and our precision is at least theirs.
+wrapped at eight words a line, in capitals, with other punctuation, with other numbers, with every twelfth or eighth
+word replaced, with the sentences in another order, or half of it. Half of the documents are left clean. Every method
+sees the same documents and items; ours are the recipe's thresholds (10 %, 40 %). CPU time of one core, index built
+before. `ratio` is of speed; `agree`: our recall is not lower than the peers' for any kind, and our precision is at
+least theirs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import gzip
 import json
 import random
-import re
 import statistics
 import subprocess
 import tempfile
@@ -25,6 +25,7 @@ import numpy as np
 from _peers import peer_python
 
 from phikit.corpus.decontaminate import EvalIndex
+from phikit.corpus.plant import KINDS, plant
 from phikit.corpus.references import read_references
 from phikit.text import ngrams
 
@@ -91,9 +92,7 @@ def documents(pairs: list[tuple[str, str]], plants: int, rng: random.Random) -> 
     texts, kinds = [], []
     for kind, change in KINDS.items():
         for item in rng.sample(questions, plants):
-            host = hosts[len(texts) % len(hosts)]
-            at = rng.randrange(len(host) + 1)
-            texts.append(host[:at] + "\n" + change(item, rng, words) + "\n" + host[at:])
+            texts.append(plant(hosts[len(texts) % len(hosts)], change(item, rng, words), rng))
             kinds.append(kind)
     clean = hosts[len(texts) :][: len(texts)]
     return texts + clean, kinds + [""] * len(clean)
@@ -102,36 +101,6 @@ def documents(pairs: list[tuple[str, str]], plants: int, rng: random.Random) -> 
 def _read(path: Path) -> str:
     with gzip.open(path, "rt", encoding="utf-8") as f:
         return f.read()
-
-
-def _numbers(text: str, rng: random.Random, _: list[str]) -> str:
-    return re.sub(r"\d+", lambda m: str(int(m[0][:9]) + rng.randint(1, 9)), text)
-
-
-def _wrapped(text: str, _r: random.Random, _w: list[str]) -> str:
-    words = text.split()
-    return "\n".join(" ".join(words[i : i + 8]) for i in range(0, len(words), 8))
-
-
-def _punctuation(text: str, _r: random.Random, _w: list[str]) -> str:
-    return re.sub(r"[,;:]", " -", re.sub(r"[.?!](\s|$)", r" ...\1", text)).replace('"', "''")
-
-
-def _words(text: str, rng: random.Random, words: list[str]) -> str:
-    parts = text.split()
-    return " ".join(rng.choice(words) if i % 8 == 5 else w for i, w in enumerate(parts))
-
-
-def _order(text: str, rng: random.Random, _: list[str]) -> str:
-    parts = re.split(r"(?<=[.?!])\s+", text)
-    rng.shuffle(parts)
-    return " ".join(parts)
-
-
-KINDS: dict[str, Callable[[str, random.Random, list[str]], str]] = {
-    "verbatim": lambda t, r, w: t, "wrapped": _wrapped, "capitals": lambda t, r, w: t.upper(),
-    "punctuation": _punctuation, "numbers": _numbers, "every 8th word": _words, "sentence order": _order,
-}  # fmt: skip
 
 
 def ours(index: EvalIndex, texts: list[str]) -> list[bool]:

@@ -9,6 +9,10 @@ and the quickest of three sizes of its forward pass (its padding-free mode is sw
 Bound: TRL computes prompt, prefix and token twice for each pair. The bound is its tokens, padding left out, over
 the distinct tokens of the prompts in a batch; what is above it comes from padding, from the head (TRL on a CPU
 scores every position) and from the cost of a step beside the matrices.
+
+Memory is growth of the peak once modules are imported, the kernels of a training step have run once on a few numbers
+(their code is mapped into memory when it is first used) and the pairs are there as ids: weights, reference pass,
+moments, gradients, activations. All of it on both sides.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ BATCH = 32  # pairs in an optimizer step: the recipe's value at nano
 ROUNDS = 10
 LOW, HIGH = 1, 8  # order statistics (from 0) of 10: the median lies between them with 97.9 % confidence
 NLL, BETA, RATE = 0.3, 0.1, 1e-5
-MICRO = {"nano": 32, "smollm2": 1}  # of ours: rows of 512 tokens in a forward pass
+ROW = {"nano": 1024, "smollm2": 256}  # tokens in a forward pass of ours
 MARK = "== "  # a line for us: TRL prints others
 SHAPES = {
     "nano": {"width": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 384},
@@ -48,6 +52,9 @@ def main() -> int:
     p.add_argument("--shape", choices=[*SHAPES, "both"], default="both")
     p.add_argument("--precision", choices=["fp32", "bf16", "both"], default="both")
     p.add_argument("--rounds", type=int, default=ROUNDS)
+    p.add_argument(
+        "--peer-micro", type=int, help="TRL's pairs in a forward pass; without it the best of three"
+    )
     p.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     p.add_argument("--worker", nargs="*", help=argparse.SUPPRESS)
     a = p.parse_args()
@@ -73,7 +80,7 @@ def main() -> int:
             f"{facts['distinct']} distinct, {facts['ours']} computed here; bound {facts['bound']:.2f}x"
         )
         for precision in precisions:
-            rows[shape, precision] = _compare(folder, precision, python, a.rounds, facts, shape)
+            rows[shape, precision] = _compare(folder, precision, python, a.rounds, facts, shape, a.peer_micro)
     head = rows.get(("nano", "fp32")) or next(iter(rows.values()))
     rest = {f"{s}_{p}": {k: r[k] for k in KEPT} for (s, p), r in rows.items() if r is not head}
     result = {
@@ -130,7 +137,7 @@ def _prepare(shape: str, run: Path, steps: int) -> tuple[Path, dict]:
     from phikit.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(run / "tokenizer.json")
-    rows = _rows(run)
+    rows = _rows(run, ROW[shape])
     config = ModelConfig(**{"vocab": tokenizer.vocab_size, "context": 512, "tied": True, **SHAPES[shape]})
     folder = run / shape
     save_hf(build(config, 0), tokenizer, folder)
@@ -148,36 +155,41 @@ def _prepare(shape: str, run: Path, steps: int) -> tuple[Path, dict]:
     facts = {
         "pairs": len(rows), "trajectories": len(leaves), "each": len(rows) / len(leaves),
         "prompts": len(rows.groups), "dense": dense, "distinct": distinct,
-        "ours": sum(part.size for b in batches for part in b.parts(MICRO[shape])), "bound": dense / distinct,
+        "ours": sum(part.size for b in batches for part in b.parts(1)), "bound": dense / distinct,
     }  # fmt: skip
     return folder, facts
 
 
-def _rows(run: Path):
+def _rows(run: Path, size: int):
     from phikit.records import Preference, from_row
     from phikit.records.io import read_jsonl
     from phikit.text.tokenizer import Tokenizer
     from phikit.train.pairs import PairRows
 
     pairs = [from_row(Preference, r) for r in read_jsonl(run / "pairs.jsonl.zst")]
-    return PairRows(pairs, Tokenizer.load(run / "tokenizer.json"), 512, seed=0)
+    return PairRows(pairs, Tokenizer.load(run / "tokenizer.json"), size, seed=0)
 
 
-def _compare(folder: Path, precision: str, python: Path, rounds: int, facts: dict, shape: str) -> dict:
+def _best_size(folder: Path, precision: str, python: Path) -> int:
+    """The peer's quickest size of a forward pass, of three; where larger is slower, no further."""
     times = {}
-    for micro in (BATCH // 4, BATCH // 2, BATCH):  # the peer's best size; where larger is slower, no further
+    for micro in (BATCH // 4, BATCH // 2, BATCH):
         with _Worker(python, "trl", folder, precision, micro) as w:
             w.step()
             times[micro] = w.step()["seconds"]
         if times[micro] > 1.1 * min(times.values()):
             break
-    best = min(times, key=lambda m: times[m])
-    print(
-        f"  {precision}: TRL's second step with {', '.join(f'{m} pairs {t:.2f} s' for m, t in times.items())}"
-    )
+    print(f"  {precision}: TRL's second step: {', '.join(f'{m} pairs {t:.2f} s' for m, t in times.items())}")
+    return min(times, key=lambda m: times[m])
+
+
+def _compare(
+    folder: Path, precision: str, python: Path, rounds: int, facts: dict, shape: str, micro: int | None
+) -> dict:
+    best = micro or _best_size(folder, precision, python)
     ours, peer = [], []
     with (
-        _Worker(Path(sys.executable), "ours", folder, precision, MICRO[shape]) as a,
+        _Worker(Path(sys.executable), "ours", folder, precision, ROW[shape]) as a,
         _Worker(python, "trl", folder, precision, best) as b,
     ):
         first = a.step(), b.step()  # the first step warms up; its loss counts
@@ -261,6 +273,25 @@ class _Memory:
         _say(bytes=self._peak() - self.start)
 
 
+def _kernels(precision: str) -> None:
+    """A step of training on a few numbers, by the kernels that both sides take."""
+    import torch
+    import torch.nn.functional as F
+
+    net = torch.nn.Sequential(torch.nn.Linear(64, 64, bias=False), torch.nn.SiLU(), torch.nn.RMSNorm(64))
+    table = torch.nn.Embedding(96, 64)
+    some = [*net.parameters(), *table.parameters()]
+    optimizer = torch.optim.AdamW(some, fused=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        x = net(table(torch.arange(96)))[None, None]
+        x = x + F.scaled_dot_product_attention(x, x, x, is_causal=True)
+        x = x + torch.softmax(x @ x.transpose(-1, -2), -1) @ x
+        logits = F.linear(x[0, 0], table.weight).float()
+    (F.logsigmoid(logits.logsumexp(-1)).sum() + F.cross_entropy(logits, torch.arange(96))).backward()
+    torch.nn.utils.clip_grad_norm_(some, 1.0)
+    optimizer.step()
+
+
 class _Clock:
     """Wall and CPU seconds of a step."""
 
@@ -283,7 +314,7 @@ def _wait(memory: _Memory) -> None:
     sys.exit(0)
 
 
-def _ours(folder: Path, precision: str, micro: int) -> None:
+def _ours(folder: Path, precision: str, row: int) -> None:
     from phikit.model.hf_read import load_hf
     from phikit.model.layout import Layout
     from phikit.train.objectives import DirectPreference, DPOConfig
@@ -291,22 +322,23 @@ def _ours(folder: Path, precision: str, micro: int) -> None:
     from phikit.train.reference import add_reference
     from phikit.train.trainer import TrainConfig, Trainer
 
-    for late in ("jinja2", "safetensors.torch", "tokenizers", "torch._dynamo", "zstandard"):
+    for late in ("jinja2", "safetensors.torch", "torch._dynamo"):
         importlib.import_module(late)  # an import, not the work
+    rows = _rows(folder.parent, row)
+    _kernels(precision)
     memory = _Memory()
     model, _ = load_hf(folder)
-    rows = _rows(folder.parent)
     add_reference(rows, model)
     optim = OptimConfig("adamw", lr=RATE, weight_decay=0.0)
     config = TrainConfig(
-        1000, BATCH, micro, optim, warmup=0.0, decay=0.0, layout=Layout(precision=precision, device="cpu")
+        1000, BATCH, 1, optim, warmup=0.0, decay=0.0, layout=Layout(precision=precision, device="cpu")
     )
     trainer = Trainer(model, DirectPreference(DPOConfig(BETA, NLL)), rows, config, folder / "none")
     model.train()
     while True:
         _wait(memory)
         clock = _Clock()
-        row = trainer._step()
+        row, _ = trainer._step()
         _say(**clock.read(), loss=row["loss"])
 
 
@@ -317,13 +349,12 @@ def _trl(folder: Path, precision: str, micro: int) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    for late in (
-        "safetensors.torch",
-        "tokenizers",
-        "torch._dynamo",
-        "transformers.models.phi3.modeling_phi3",
-    ):
+    phi3 = "transformers.models.phi3.modeling_phi3"
+    for late in ("safetensors.torch", "tokenizers", "torch._dynamo", phi3):
         importlib.import_module(late)
+    dataset = Dataset.from_list(json.loads((folder / "examples.json").read_text()))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    _kernels(precision)
     memory = _Memory()
 
     class Paused(TrainerCallback):
@@ -347,7 +378,6 @@ def _trl(folder: Path, precision: str, micro: int) -> None:
         def _get_train_sampler(self, dataset=None):
             return SequentialSampler(self.train_dataset)
 
-    examples = json.loads((folder / "examples.json").read_text())
     args = DPOConfig(
         output_dir=str(folder / "trl"), per_device_train_batch_size=micro, gradient_accumulation_steps=BATCH // micro,
         learning_rate=RATE, lr_scheduler_type="constant", warmup_steps=0, weight_decay=0.0, adam_beta1=0.9,
@@ -358,9 +388,8 @@ def _trl(folder: Path, precision: str, micro: int) -> None:
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     trainer = Ordered(
-        model, args=args, train_dataset=Dataset.from_list(examples), callbacks=[Paused()],
-        processing_class=AutoTokenizer.from_pretrained(folder),
-    )  # fmt: skip
+        model, args=args, train_dataset=dataset, callbacks=[Paused()], processing_class=tokenizer
+    )
     trainer.train()
     _wait(memory)
 

@@ -10,8 +10,9 @@ Processed tokens = generated + prefilled, where an engine call computes each dis
 the same with prefixes kept over all calls. The same work: finding the tokens. Plain search takes the other token of a
 pair from its rollouts as it is; ours verifies it, and `ratio_with_pairs` counts that too. `agree`: our precision
 reaches 1 - error, and our recall is not lower than the peer's beyond chance (McNemar, p < 0.05). The bound is that of
-a search that knew where to look: the two sides of each pivotal token, sampled until an e-value of candidates /
-(error x pivotal) is reached at the probabilities found.
+a search that knew where to look, but treats every token alike: the two sides of each pivotal token, sampled until an
+e-value of candidates / (error x pivotal) is reached at the probabilities found. Ours learns what a token did in other
+questions, and can come below it.
 
 Wall clock: one prompt at a time with transformers.generate, measured on a slice and taken per token for all that plain
 search generates (sampling one answer a call; `wall_batched`: N answers a call).

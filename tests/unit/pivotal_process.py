@@ -52,16 +52,18 @@ class Node:
 
 
 class Process:
-    """`shape`: length of an answer, share of wording tokens, share of decisive tokens, size of their changes. Prompts
-    are [1, number of the question]."""
+    """`shape`: length of an answer, share of wording tokens, share of decisive tokens, size of their changes. `alike`:
+    how often a token's id tells what it does in every question (a few ids for what is decisive, a few for slips, for
+    wording, for the rest); else it is any id. Prompts are [1, number of the question]."""
 
     def __init__(
-        self, seed=0, length=30, wording=0.15, decisive=0.08, size=0.9, start=(0.3, 0.7), paths=0, slips=0.0
-    ) -> None:
+        self, seed=0, length=30, wording=0.15, decisive=0.08, size=0.9, start=(0.3, 0.7), paths=0, slips=0.0,
+        alike=0.0,
+    ) -> None:  # fmt: skip
         self.info = EngineInfo("process", 4 * length, VOCAB, "scripted")
         self.seed, self.length, self.wording, self.decisive, self.size = seed, length, wording, decisive, size
         self.start, self.used, self.roots = start, Counter(), {}
-        self.paths, self.slips = paths, slips
+        self.paths, self.slips, self.alike = paths, slips, alike
         self.asked = []
 
     usage = property(lambda self: self.used.usage())
@@ -119,24 +121,26 @@ class Process:
         else:
             u = r.random()
             if u < self.decisive:
-                options = self.split(r, p, r.uniform(0.25, 0.75), self.size * r.uniform(-1, 1))
+                options = self.split(r, p, r.uniform(0.25, 0.75), self.size * r.uniform(-1, 1), 0)
             elif u < self.decisive + self.slips:  # the rarer token nearly always fails
                 share = r.uniform(0.8, 0.99)
-                options = self.split(r, p, share, p / share - 0.02)
+                options = self.split(r, p, share, p / share - 0.02, 1)
             elif u < self.decisive + self.slips + self.wording:
-                options = self.split(r, p, r.uniform(0.2, 0.8), r.uniform(-0.06, 0.06))
+                options = self.split(r, p, r.uniform(0.2, 0.8), r.uniform(-0.06, 0.06), 2)
             else:
-                options = self.split(r, p, r.uniform(0.93, 0.999), r.uniform(-0.3, 0.3))
+                options = self.split(r, p, r.uniform(0.93, 0.999), r.uniform(-0.3, 0.3), 3)
         options = [x for x in options if x[1] > 0] or [(EOT, 1.0, p)]
         self.link(node, r, options)
 
-    def split(self, r, p, share, d):
+    def split(self, r, p, share, d, role):
         """Two or three tokens: the first has `share`, and its p is d above that of the others, as far as p allows."""
         high = min((1 - p) / (1 - share), p / share) if d > 0 else min(p / (1 - share), (1 - p) / share)
         d = math.copysign(min(abs(d), high), d)
         first, rest = p + (1 - share) * d, p - share * d
         first, rest = min(1.0, max(0.0, first)), min(1.0, max(0.0, rest))
         base = 5 + r.bits() % 50
+        if self.alike and r.random() < self.alike:
+            base = 60 + 6 * role + 3 * (base % 2)
         if r.random() < 0.5:
             return [(base, share, first), (base + 1, 1 - share, rest)]
         part = r.uniform(0.3, 0.7) * (1 - share)

@@ -15,9 +15,8 @@ class Reply:
 class Script:
     """One item (a text, a JSON value, or a list of n texts) for each call, in order."""
 
-    holds = True
-
-    def __init__(self, *items, budget=10**9):
+    def __init__(self, *items, budget=10**9, holds=True):
+        self.holds = holds  # an endpoint cannot be held to a grammar
         self.items, self.asked, self.options, self.roles = list(items), [], [], []
         self.budget, self._role = budget, "writer"
 
@@ -43,8 +42,8 @@ class Script:
         return {"asked": len(self.asked), "replayed": 0, "tokens": 10 * len(self.asked)}
 
 
-def go(flow, seed, *items, **options):
-    return asyncio.run(flow(seed, Script(*items), **options))
+def go(flow, seed, *items, holds=True, **options):
+    return asyncio.run(flow(seed, Script(*items, holds=holds), **options))
 
 
 def reasons(outcome):

@@ -111,3 +111,35 @@ def test_kill_9_loses_nothing_that_was_appended(tmp_path):
         said = [30, *(int(line) for line in child.stdout if line.strip().isdigit())]
     with RequestLog(tmp_path) as log:
         assert all(log.get(str(i)) for i in range(max(said[:-1], default=30) + 1))
+
+
+def test_what_was_appended_is_fsynced_and_a_disk_that_fails_is_told(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+    go = threading.Event()
+
+    def fsync(fd):
+        go.wait(10)
+        synced.append(os.fstat(fd).st_size)
+        real(fd)
+
+    with RequestLog(tmp_path) as log:
+        write(log, entry("a"))  # begins a segment, whose folder is fsynced here and now
+        log.flush()
+        monkeypatch.setattr(os, "fsync", fsync)
+        write(log, entry("b"), entry("c"), entry("d"))  # the disk is slow: nobody waits for it
+        size = sum(p.stat().st_size for p in tmp_path.glob("*.jsonl"))
+        assert not synced
+        assert log.get("d") == entry("d")
+        go.set()
+        log.flush()
+        assert synced[-1] == size
+        assert len(synced) <= 2  # one that was under way, and one for all that came meanwhile
+
+        def full(fd):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        write(log, entry("e"))
+        with pytest.raises(OSError, match="No space left"):
+            log.flush()
+        monkeypatch.setattr(os, "fsync", real)

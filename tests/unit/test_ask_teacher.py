@@ -251,3 +251,27 @@ def test_kill_9_and_run_again_repeats_no_logged_request(tmp_path):
         assert [a.text for a in answers] == [f"echo {n}" for n in names]
         assert all(server.answered[n] == 1 for n in logged)
         assert sum(server.answered.values()) <= 200 + 2  # two were under way when it was killed
+
+
+def test_penalties_reach_endpoint_and_engine_and_only_then_change_the_key(tmp_path):
+    said = {"presence_penalty": 0.6, "frequency_penalty": 0.2}
+    with (
+        FaultyEndpoint() as server,
+        Teacher(Endpoint(f"{server.url}", "m"), tmp_path / "a", pace=FAST) as teacher,
+    ):
+        plain, shaped, zero = (many(teacher, ["x"], **o)[0] for o in ({}, said, dict.fromkeys(said, 0.0)))
+        assert plain.key == zero.key != shaped.key
+        assert zero.replayed
+        bodies = [{k: b.get(k) for k in said} for _, b in server.bodies]
+        assert bodies == [dict.fromkeys(said), said]
+
+    class Seen(ScriptedEngine):
+        def generate(self, requests):
+            self.asked = [*getattr(self, "asked", []), *requests]
+            return super().generate(requests)
+
+    engine = Seen(lambda prompt, seed: "s", seeded=True)
+    with Teacher(engine, tmp_path / "b") as teacher:
+        many(teacher, ["x"], **said)
+        many(teacher, ["x"])
+    assert [(r.presence_penalty, r.frequency_penalty) for r in engine.asked] == [(0.6, 0.2), (0.0, 0.0)]

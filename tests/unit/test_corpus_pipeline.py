@@ -161,13 +161,15 @@ def test_stage_maps_the_recipe_to_arguments(tmp_path, monkeypatch):
     monkeypatch.setattr(synth, "references", lambda r: [("sheep", QUESTION)] if r == "the recipe" else [])
     config = SimpleNamespace(
         languages=["en"],
+        quality=True,
+        paragraphs=0,
         max_bytes=SimpleNamespace(model_dump=dict),
         folders=[SimpleNamespace(path=str(folder), source="mine", text_key="text")],
         decontaminate=SimpleNamespace(info=0.2, contaminated=0.5, against=[str(against)]),
         heldout=0.1,
     )
     ctx = SimpleNamespace(
-        config=config, recipe="the recipe", out=tmp_path / "out", work=tmp_path / "out/.work"
+        config=config, recipe="the recipe", out=tmp_path / "out", work=tmp_path / "out/.work", on="local"
     )
     counts = stage.run(ctx)
     assert counts["dropped"] == {"contaminated_13gram": 2}

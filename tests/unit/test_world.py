@@ -15,7 +15,7 @@ import pytest
 
 from phikit.records import to_row
 from phikit.synth import world
-from phikit.synth.world import arithmetic, memory
+from phikit.synth.world import arithmetic, long, memory
 from phikit.text import chat
 from phikit.text.tokenizer import Tokenizer
 
@@ -301,3 +301,57 @@ def test_references_name_every_test_item(made):
     rows = list(world.references(made["heldout"]))
     assert len(rows) == sum(map(len, made["heldout"].values()))
     assert all(text.strip() and "/" in name for name, text in rows)
+
+
+# -- long items, by independent solvers ------------------------------------------------------------------------------
+
+
+def words(text: str) -> int:
+    return len(re.findall(r"\w+|[^\w\s]", text))
+
+
+@pytest.fixture(scope="module")
+def long_items():
+    return long.items(3, 12, 128, words)
+
+
+def test_long_items_fill_their_context_and_no_more(long_items):
+    assert list(long_items) == [f"{t}_{k}x" for k in (2, 4) for t in ("rag", "rerank", "icl", "qa", "summ")]
+    for task, rows in long_items.items():
+        room = 128 * int(task[-2])
+        sizes = [words(r.get("prompt") or r["question"]) + r.get("max_tokens", 2) for r in rows]
+        assert max(sizes) <= room, task
+        assert min(sizes) > 0.8 * room, task
+        assert len({r["id"] for r in rows}) == len(rows)
+    assert long.items(3, 12, 128, words) == long_items
+    assert long.items(3, 2, 128, words)["rag_4x"] == long_items["rag_4x"][:2]
+
+
+def values_of(prompt: str) -> list[str]:
+    """Every word that follows the asked key in a table."""
+    text, _, key = prompt.rpartition("Ask: ")
+    return [v for k, v in re.findall(r"(\w+) (\w+)(?=[,.\n])", text.replace("Codes:", "")) if k == key]
+
+
+def test_long_answers_stand_in_the_prompt(long_items):
+    for k in (2, 4):
+        assert all([r["answer"].strip()] == values_of(r["prompt"]) for r in long_items[f"rag_{k}x"])
+        assert all(sorted_into(r["prompt"]) == r["answer"].strip() for r in long_items[f"icl_{k}x"])
+        for r in long_items[f"summ_{k}x"]:
+            assert sorted(r["facts"]) == sorted(values_of(r["prompt"]))
+        for r in long_items[f"rerank_{k}x"]:
+            relevant = [c.strip() for c, x in zip(r["choices"], r["relevant"]) if x]
+            assert sorted(relevant) == sorted(values_of(r["prompt"]))
+            assert len(set(r["choices"])) == len(r["choices"]) == r["prompt"].count(",") + 1
+
+
+def test_a_long_question_has_one_problem_that_it_is_about(long_items):
+    for r in [*long_items["qa_2x"], *long_items["qa_4x"]]:
+        *told, asked = r["question"].splitlines()
+        what, who = re.findall(r"How many (\w+) does (\w+) have now\?", asked)[0]
+        (own,) = [line for line in told if what in line and who in line]
+        total = 0
+        for sentence in own.removesuffix(".").split(". "):
+            n = int(re.findall(r"\d+", sentence)[0])
+            total += -n if re.search(r"gives away|loses|sells|takes", sentence) else n
+        assert str(total) == r["answer"]

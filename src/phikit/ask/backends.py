@@ -7,7 +7,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,19 +20,20 @@ from phikit.ask.grammar import schema_grammar
 from phikit.ask.log import Entry, State
 from phikit.ask.pace import Breaker, Gate, backoff, jittered
 from phikit.ask.stream import stream_chat
+from phikit.ask.transport import client
 from phikit.engine.base import Engine, GenRequest
 from phikit.engine.endpoint import ChatReply, Endpoint, EndpointError, RateLimited, Refused, Unavailable
 from phikit.records.types import Completion, Finish, Turn
 
-_CONNECTIONS = 4  # of one HTTP client
+PENALTIES = ("presence_penalty", "frequency_penalty")
 STATES: dict[Finish, State] = {"stop": "ok", "length": "truncated", "refused": "refused", "error": "final"}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One sample to ask for. The backend calls `keep` (which logs, from any thread) before it returns the
-    entry, so that an answer is not lost when whoever waited for it is gone; with False it then awaits `kept`.
-    `going` notes what a paid request may cost before it goes out."""
+    entry, so that an answer is not lost when whoever waited for it is gone. `going` notes what a paid request
+    may cost before it goes out."""
 
     key: str
     turns: tuple[Turn, ...]
@@ -42,13 +43,13 @@ class Job:
     grammar: str | None
     schema: dict[str, Any] | None
     stop: tuple[str, ...]
-    keep: Callable[[Entry, bool], None]
-    kept: Callable[[], Awaitable[None]]
+    penalties: Mapping[str, float]  # of PENALTIES, those that are not 0
+    keep: Callable[[Entry], None]
     going: Callable[[int, int], None]
 
     def failed(self, state: State, error: str, spent: tuple[int, int] = (0, 0)) -> Entry:
         entry = Entry(self.key, state, "", self.max_tokens, error=error, spent=spent)
-        self.keep(entry, True)
+        self.keep(entry)
         return entry
 
 
@@ -77,6 +78,8 @@ class EngineBackend:
             prompt=prompt, max_tokens=job.max_tokens, temperature=job.temperature, seed=job.seed,
             stop=job.stop, stop_ids=self.engine.stop_ids,
             grammar=schema_grammar(job.schema) if job.schema else job.grammar,
+            presence_penalty=job.penalties.get("presence_penalty", 0.0),
+            frequency_penalty=job.penalties.get("frequency_penalty", 0.0),
         )  # fmt: skip
         reservation = await self.budget.reserve(len(prompt), job.max_tokens)
         self._loop = loop = asyncio.get_running_loop()
@@ -121,7 +124,7 @@ class EngineBackend:
             for index, completions in self.engine.generate([request for _, request, _ in group]):
                 job, request, future = group[index]
                 entry = _entry(job, request, completions[0])
-                job.keep(entry, True)
+                job.keep(entry)
                 with suppress(RuntimeError):  # the loop is closed: the answer is in the log
                     loop.call_soon_threadsafe(_set, future, entry, None)
         except BaseException as e:
@@ -180,8 +183,7 @@ class HttpBackend:
         self.gate = Gate(pace.concurrency)
         self.breaker = Breaker(pace.breaker, self.name)
         self.retries = 0
-        self._clients: list[httpx.AsyncClient] = []  # one for each place that is free: see `_send`
-        self._all: list[httpx.AsyncClient] = []
+        self._client: httpx.AsyncClient | None = None  # of one event loop: see `leave`
 
     async def ask(self, job: Job) -> Entry:
         if job.grammar:
@@ -189,6 +191,7 @@ class HttpBackend:
         options: dict[str, Any] = {
             "max_tokens": job.max_tokens, "temperature": job.temperature, "seed": job.seed & 0x7FFFFFFF,
         }  # fmt: skip
+        options |= job.penalties
         if job.stop:
             options["stop"] = list(job.stop)
         if job.schema:
@@ -226,16 +229,15 @@ class HttpBackend:
                     prompt_tokens=reply.prompt_tokens or 0, completion_tokens=reply.completion_tokens or 0,
                     error=reply.cut, spent=(bill[0], bill[1]),
                 )  # fmt: skip
-                job.keep(entry, False)
-                await job.kept()
+                job.keep(entry)
                 return entry
             self.retries += 1
             await asyncio.sleep(delay)
 
     async def leave(self) -> None:
-        clients, self._all, self._clients = self._all, [], []
-        for client in clients:
-            await client.aclose()
+        http, self._client = self._client, None
+        if http is not None:
+            await http.aclose()
 
     def close(self) -> None:
         return None
@@ -267,17 +269,16 @@ class HttpBackend:
     async def _send(
         self, job: Job, options: dict[str, Any], reservation: Reservation, generation: int
     ) -> ChatReply:
-        if not self._all:
-            self._open()
-        client = self._clients.pop()
+        if self._client is None:
+            self._client = client(self.endpoint.url, self.endpoint.timeout, self.pace.concurrency)
         begin = time.monotonic()
         try:
             if self.pace.stream:
                 reply = await stream_chat(
-                    self.endpoint, client, job.turns, options, job.key, bool(job.schema)
+                    self.endpoint, self._client, job.turns, options, job.key, bool(job.schema)
                 )
             else:
-                reply = await self.endpoint.chat(client, job.turns, options, job.key)
+                reply = await self.endpoint.chat(self._client, job.turns, options, job.key)
         except EndpointError as e:
             if isinstance(e, RateLimited) or (isinstance(e, Unavailable) and e.timeout):
                 self.gate.overload(generation)
@@ -287,21 +288,9 @@ class HttpBackend:
         except asyncio.CancelledError:
             reservation.settle(None, None)  # it was sent: somebody pays for it
             raise
-        finally:
-            self._clients.append(client)
         reservation.settle(reply.prompt_tokens, reply.completion_tokens)
         self.gate.success(time.monotonic() - begin, reply.completion_tokens or 1)
         return reply
-
-    def _open(self) -> None:
-        """Clients of a few connections each: httpx looks through all connections of a client at every request."""
-        secure = self.endpoint.url.startswith("https://")
-        verify = httpx.create_ssl_context() if secure else False
-        limits = httpx.Limits(max_connections=_CONNECTIONS)
-        for _ in range(-(-self.pace.concurrency // _CONNECTIONS)):
-            client = httpx.AsyncClient(timeout=self.endpoint.timeout, limits=limits, verify=verify)
-            self._all.append(client)
-        self._clients = [c for c in self._all for _ in range(_CONNECTIONS)]
 
 
 def prompt_bound(turns: Sequence[Turn]) -> int:

@@ -37,6 +37,11 @@ class Cast:
     def holds(self) -> bool:
         return all(t.holds for t in self.teachers.values())
 
+    @property
+    def engines(self) -> int:
+        """How many answer at once, of the teacher with the most."""
+        return max(t.engines for t in self.teachers.values())
+
     async def chat(self, turns: Sequence[Turn], **options: Any) -> list[Answer]:
         return await self.teachers["writer"].chat(turns, **options)
 

@@ -1,16 +1,16 @@
-"""The request log: every answer a teacher gave, on disk before anybody sees it, so that it is never paid
-twice.
+"""The request log: every answer a teacher gave, written before anybody sees it and fsynced at once, so that it is never
+paid twice.
 
 A folder of append-only JSONL segments. Each process that writes begins a segment of its own, so a line that a
 kill tore in two stays the last of its file and is passed over; anything else unreadable is an error."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,8 +70,11 @@ class RequestLog:
         self._under_way: dict[str, tuple[int, int, int]] = {}  # asked, no outcome yet: file, tokens reserved
         self._spent = [0, 0]
         self._dirty: set[int] = set()  # files written to since their last fsync
-        self._waiting: list[asyncio.Future[None]] = []
-        self._committer: asyncio.Task[None] | None = None
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="request-log")
+        self._syncing = False
+        self._synced = threading.Condition(self._lock)
+        self._failed: OSError | None = None  # of an fsync: told at the next call
+        self._named = True  # whether the name of the last segment is on disk too
         for path in sorted(folder.glob("segment-*.jsonl")):
             self._load(path)
 
@@ -84,11 +87,10 @@ class RequestLog:
             row = json.loads(os.pread(self._files[file], size, offset))
         return _entry(row)
 
-    def append(
-        self, entry: Entry, model: str, payload: Mapping[str, Any], sample: int, *, sync: bool = True
-    ) -> None:
-        """Writes and fsyncs one outcome. `model`, `payload` and `sample` are kept for tracing. Without `sync` the row
-        is safe from a kill now, and from a power cut after `commit`."""
+    def append(self, entry: Entry, model: str, payload: Mapping[str, Any], sample: int) -> None:
+        """Writes one outcome: safe from a kill when this returns, from a power cut when the fsync that begins now is
+        done (`flush` waits for it). Answers do not wait for the disk, and those of one moment share an fsync. `model`,
+        `payload` and `sample` are kept for tracing. Raises the OSError of this or an earlier write."""
         row = {"key": entry.key, "state": entry.state, "text": entry.text, "max_tokens": entry.max_tokens}
         row |= {"prompt_tokens": entry.prompt_tokens, "completion_tokens": entry.completion_tokens}
         row |= {
@@ -99,44 +101,58 @@ class RequestLog:
             "payload": dict(payload),
         }
         with self._lock:
-            self._index[entry.key] = self._write(row, sync=sync)
+            self._check()
+            self._index[entry.key] = self._write(row)
             self._count(entry.key, entry.spent)
+            self._wake()
 
-    async def commit(self) -> None:
-        """Waits until all that was appended is on disk. Who waits at the same time shares one fsync, in a thread: an
-        fsync of its own for each answer would hold up the event loop."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(waiter)
-        if self._committer is None or self._committer.done():
-            self._committer = loop.create_task(self._commit())
-        await waiter
+    def flush(self) -> None:
+        """Waits until all that was appended is on disk; raises OSError where it could not be put there."""
+        with self._lock:
+            while self._syncing:
+                self._synced.wait()
+            self._check()
 
-    async def _commit(self) -> None:
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            try:
-                await asyncio.to_thread(self._sync)
-            except OSError as e:
-                for waiter in waiting:
-                    if not waiter.done():
-                        waiter.set_exception(e)
-                continue
-            for waiter in waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
+    def _wake(self) -> None:
+        """Begins an fsync in a thread of its own, if none is under way: the one under way goes on with what was written
+        meanwhile. The caller holds the lock."""
+        if not self._syncing:
+            self._syncing = True
+            self._disk.submit(self._sync)
 
     def _sync(self) -> None:
-        with self._lock:
-            dirty, self._dirty = self._dirty, set()
-        for fd in dirty:
-            os.fsync(fd)
+        while True:
+            with self._lock:
+                dirty, self._dirty = self._dirty, set()
+                named, self._named = self._named, True
+                if not dirty:
+                    self._syncing = False
+                    self._synced.notify_all()
+                    return
+            try:
+                for fd in dirty:
+                    os.fsync(fd)
+                if not named:
+                    folder = os.open(self.folder, os.O_RDONLY)
+                    try:
+                        os.fsync(folder)
+                    finally:
+                        os.close(folder)
+            except OSError as e:
+                with self._lock:
+                    self._failed = e
+
+    def _check(self) -> None:
+        """The caller holds the lock."""
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise failed
 
     def asking(self, key: str, prompt: int, completion: int) -> None:
         """Notes that a paid request goes out, with what it and its earlier tries may cost. Not fsynced: the note has
         to outlive this process, not the machine."""
         with self._lock:
-            file, _, _ = self._write({"key": key, "asking": [prompt, completion]}, sync=False)
+            file, _, _ = self._write({"key": key, "asking": [prompt, completion]})
             self._note(key, file, prompt, completion)
 
     def spent(self) -> tuple[int, int]:
@@ -159,7 +175,7 @@ class RequestLog:
         self._spent[0] += spent[0]
         self._spent[1] += spent[1]
 
-    def _write(self, row: Mapping[str, Any], *, sync: bool) -> tuple[int, int, int]:
+    def _write(self, row: Mapping[str, Any]) -> tuple[int, int, int]:
         """Appends a row; returns its file, offset and size. The caller holds the lock."""
         data = json.dumps(row, ensure_ascii=True).encode() + b"\n"
         if self._out is None or self._size + len(data) > SEGMENT_BYTES:
@@ -170,10 +186,7 @@ class RequestLog:
         try:
             while done < len(data):
                 done += os.write(fd, data[done:])
-            if sync:
-                os.fsync(fd)
-            else:
-                self._dirty.add(fd)
+            self._dirty.add(fd)
         except OSError:
             # Half a line (disk full) must not be followed by another: go on in a new segment.
             self._out = None
@@ -197,7 +210,13 @@ class RequestLog:
         return dict(sorted(counts.items()))
 
     def close(self) -> None:
-        self._sync()
+        try:
+            self.flush()
+        finally:
+            self._disk.shutdown()
+            self._close()
+
+    def _close(self) -> None:
         with self._lock:
             for fd in self._files:
                 os.close(fd)
@@ -246,9 +265,7 @@ class RequestLog:
                 break
             except FileExistsError:
                 number += 1
-        folder = os.open(self.folder, os.O_RDONLY)
-        os.fsync(folder)  # the segment's name must survive a power cut too
-        os.close(folder)
+        self._named = False
         self._files.append(fd)
         self._out, self._size = len(self._files) - 1, 0
 

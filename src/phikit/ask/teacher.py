@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from phikit.ask.backends import EngineBackend, HttpBackend, Job, Pace
+from phikit.ask.backends import PENALTIES, EngineBackend, HttpBackend, Job, Pace
 from phikit.ask.budget import Budget, Prices
 from phikit.ask.log import Entry, RequestLog, State, request_key
 from phikit.engine.base import Engine
 from phikit.engine.endpoint import KEY_VARIABLE, Endpoint
+from phikit.jobs.run import LOCAL
 from phikit.records.ids import seed_of
 from phikit.records.types import Finish, Turn
 
@@ -77,6 +78,7 @@ class Teacher:
         self._counts: dict[str, int] = dict.fromkeys(
             ("asked", "replayed", "truncated", "refused", "failed"), 0
         )
+        self.engines = 1  # that answer at once
         self._owned: Engine | None = None
 
     @property
@@ -104,15 +106,20 @@ class Teacher:
         grammar: str | None = None,
         schema: Mapping[str, Any] | None = None,
         stop: Sequence[str] = (),
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
     ) -> list[Answer]:
         """n answers to a conversation, in sample order. `schema` (see `ask.structured`) binds the output to
-        JSON where the backend can; read the text with `structured.read_json` all the same."""
+        JSON where the backend can; read the text with `structured.read_json` all the same. The penalties are those of
+        the OpenAI API; local engines count the last 64 tokens, prompt included."""
         if grammar and schema:
             raise ValueError("chat: give a grammar or a schema, not both")
         payload = {
             "turns": [[t.role, t.content] for t in turns], "temperature": temperature, "seed": seed,
             "grammar": grammar, "schema": dict(schema) if schema else None, "stop": list(stop),
         }  # fmt: skip
+        penalties = zip(PENALTIES, (presence_penalty, frequency_penalty))
+        payload |= {k: v for k, v in penalties if v}  # a request without them has the key it always had
         samples = [self._sample(payload, tuple(turns), k, max_tokens) for k in range(n)]
         if n == 1:
             return [await samples[0]]
@@ -130,12 +137,13 @@ class Teacher:
         return run_and_leave(flow, self)
 
     async def leave(self) -> None:
-        """Call before the event loop ends, unless `run` is used."""
+        """Call before the event loop ends, unless `run` is used. What was answered is on disk when this returns."""
         tasks = list(self._asking.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.backend.leave()
+        await asyncio.to_thread(self.log.flush)
 
     def counts(self) -> dict[str, float]:
         """Requests asked, replayed, truncated, refused, failed; tokens (and money) spent by this teacher."""
@@ -174,7 +182,8 @@ class Teacher:
             key=key, turns=turns, max_tokens=max_tokens, temperature=payload["temperature"],
             seed=seed_of(payload["seed"], sample), grammar=payload["grammar"], schema=payload["schema"],
             stop=tuple(payload["stop"]),
-            keep=lambda e, sync: self.log.append(e, self.model, payload, sample, sync=sync), kept=self.log.commit,
+            penalties={k: payload[k] for k in PENALTIES if k in payload},
+            keep=lambda e: self.log.append(e, self.model, payload, sample),
             going=lambda prompt, completion: self.log.asking(key, prompt, completion),
         )  # fmt: skip
         task = asyncio.ensure_future(self.backend.ask(job))
@@ -218,15 +227,25 @@ def open_teacher(
     parallel: int = 4,
     context: int | None = None,
     threads: int | None = None,
+    on: str = LOCAL,
+    replicas: int = 0,
 ) -> Teacher:
     """The teacher of "smollm2", a .gguf, a checkpoint folder or "http(s)://host/v1#model". `parallel`,
-    `context` and `threads` are for GGUF. An endpoint's key is read from PHIKIT_API_KEY_<ROLE> where that is set,
+    `context` and `threads` are for GGUF. `on`: `local`, or where on Ray engines run, `replicas` of them (see
+    `ask.fleet`); an endpoint runs where it runs. Its key is read from PHIKIT_API_KEY_<ROLE> where that is set,
     else PHIKIT_API_KEY. Closing it closes the engine too."""
     if spec.startswith(("http://", "https://")):
         endpoint = Endpoint.from_spec(spec)
         if role and (own := f"{KEY_VARIABLE}_{role.upper()}") in os.environ:
             endpoint = replace(endpoint, key_variable=own)
         return Teacher(endpoint, log, budget=budget, pace=pace, prices=prices, whole=whole)
+    if on != LOCAL:
+        from phikit.ask.fleet import Fleet
+
+        fleet = Fleet(spec, on, replicas=replicas, parallel=parallel, context=context, threads=threads)
+        teacher = Teacher(fleet, log, budget=budget, whole=whole, lanes=fleet.lanes, batch=fleet.batch)
+        teacher.engines, teacher._owned = fleet.replicas, fleet
+        return teacher
     from phikit.engine.llama import LlamaEngine
     from phikit.engine.open import open_engine
 

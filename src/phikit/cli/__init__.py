@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from phikit.cli import bench, corpus, evals, model, pivotal, recipe, serve, synth, train  # noqa: F401  each adds its commands
+from phikit.cli import bench, corpus, evals, jobs, model, pivotal, quality, recipe, serve, synth, train  # noqa: F401  each adds its commands
 from phikit.cli.app import app
 
 

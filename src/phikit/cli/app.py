@@ -26,6 +26,12 @@ OutFolder = Annotated[
     Path | None,
     typer.Option(help="Where to write; without it runs/SCALE, or runs/NAME of the recipe with `init`."),
 ]
+On = Annotated[
+    str,
+    typer.Option(
+        help="Where tasks run: local, ray, an address of a Ray cluster; plan: write the plan, run none."
+    ),
+]
 
 
 def group(name: str, help: str, **options) -> typer.Typer:

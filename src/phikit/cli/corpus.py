@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from phikit.cli.app import app, say
+from phikit.cli.app import On, app, say
 
 
 @app.command()
@@ -30,15 +30,21 @@ def decontaminate(
         bool, typer.Option("--drop-partial", help="Leave partial matches out too.")
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes; 0: one for each core.")] = 0,
+    on: On = "local",
 ) -> None:
     """Find evaluation items in your data: hybrid 13-gram and 7-gram rule, with the matching spans."""
     import os
 
     from phikit.corpus.scrub import Scrub, scrub
+    from phikit.jobs.run import Planned
     from phikit.report.contamination_page import write_page
 
     settings = Scrub(tuple(against), key, info, contaminated, tuple(allow), drop_partial)
-    summary = scrub(files, out, settings, workers or os.cpu_count() or 1)
+    try:
+        summary = scrub(files, out, settings, workers or os.cpu_count() or 1, on)
+    except Planned as e:
+        say(str(e))
+        return
     write_page(out)
     say(
         f"{summary['rows']:,} rows: {summary['contaminated']:,} contaminated, {summary['partial']:,} partial, "

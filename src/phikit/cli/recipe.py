@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from phikit.cli.app import OutFolder, RecipeName, RunFolder, Scale, Settings, app, group, say
+from phikit.cli.app import On, OutFolder, RecipeName, RunFolder, Scale, Settings, app, group, say
 
 recipe_app = group("recipe", "Look at a recipe.", no_args_is_help=True)
 
@@ -20,6 +20,7 @@ def run(
     only: Annotated[str, typer.Option(help="Run this stage alone, on the inputs that are there.")] = "",
     start: Annotated[str, typer.Option("--from", help="Recompute from this stage on.")] = "",
     seed: Annotated[int | None, typer.Option(help="The recipe's seed.")] = None,
+    on: On = "local",
     settings: Settings = [],  # noqa: B006
 ) -> None:
     """Run a recipe; finished stages are skipped, and a killed run goes on where it was."""
@@ -28,7 +29,7 @@ def run(
 
     loaded = load(recipe, scale=scale or None, settings=settings, seed=seed)
     folder = out or loaded.folder
-    code = run_recipe(loaded, folder, only=only or None, start=start or None, say=say)
+    code = run_recipe(loaded, folder, only=only or None, start=start or None, on=on, say=say)
     if (folder / "report.html").is_file():
         say(f"report: {folder / 'report.html'}")
     raise typer.Exit(code)

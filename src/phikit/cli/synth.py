@@ -56,6 +56,15 @@ def run_flow(
         int | None, typer.Option(help="GGUF: tokens of context; default: the model's own.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="GGUF: threads; default: all cores.")] = None,
+    on: Annotated[
+        str,
+        typer.Option(
+            help="Where engines run: local, ray (one of this machine's own), or a Ray cluster's address."
+        ),
+    ] = "local",
+    replicas: Annotated[
+        int, typer.Option(help="On Ray: engines; 0: one for each GPU, without one for each 4 CPUs.")
+    ] = 0,
     concurrency: Annotated[int, typer.Option(help="Endpoint: most requests at once; less on overload.")] = 16,
     stream: Annotated[bool, typer.Option("--stream", help="Endpoint: hang up on answers that loop.")] = False,
 ) -> None:
@@ -71,7 +80,7 @@ def run_flow(
     run(
         name, seeds, teacher, out, budget=count(budget) or None, limit=limit, rows=rows or None, settings=settings,
         language=language, domain=domain, against=against, seed=seed, parallel=parallel, harmful=harmful, stream=stream,
-        concurrency=concurrency, context=context, threads=threads, say=say,
+        concurrency=concurrency, context=context, threads=threads, on=on, replicas=replicas, say=say,
     )  # fmt: skip
     write_card(out)
 

@@ -8,9 +8,11 @@ neither threshold nor the text normalization; ours are below and in docs/corpus.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -60,12 +62,17 @@ class _Table:
 
     @classmethod
     def of(cls, grams: np.ndarray, items: np.ndarray) -> _Table:
-        order = np.lexsort((items, grams))
+        order = np.argsort(grams, kind="stable")  # items ascend
         distinct, counts = np.unique(grams, return_counts=True)
+        return cls.ready(distinct, ngrams.offsets_of(counts), items[order])
+
+    @classmethod
+    def ready(cls, distinct: np.ndarray, starts: np.ndarray, items: np.ndarray) -> _Table:
+        """From the columns of a table, behind a new filter."""
         shift = np.uint64(64 - min(max((16 * len(distinct)).bit_length(), 16), 28))
         seen = np.zeros(1 << int(64 - shift), bool)
         seen[distinct >> shift] = True
-        return cls(distinct, ngrams.offsets_of(counts), items[order], seen, shift)
+        return cls(distinct, starts, items, seen, shift)
 
     def find(self, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(position in `grams`, first pair, end of its pairs) of each gram that is in the table."""
@@ -101,6 +108,28 @@ class EvalIndex:
         parts = [given, self.boilerplate, *([] if common is None else [common])]
         self._allowed = np.unique(np.concatenate(parts))
         self.too_short = int((self._sizes == 0).sum())
+
+    def save(self, path: Path) -> None:
+        """Arrays alone (.npz); `items` and `too_short` are counts."""
+        tables = {f"{name}_{n}": getattr(t, name) for n, t in ((13, self._thirteen), (7, self._seven))
+                  for name in ("grams", "starts", "items")}  # fmt: skip
+        ids = np.frombuffer(json.dumps(self.ids).encode(), np.uint8)
+        with path.open("wb") as f:
+            np.savez(f, ids=ids, items=len(self.ids), too_short=self.too_short, sizes=self._sizes,
+                     allowed=self._allowed, boilerplate=self.boilerplate, **tables)  # fmt: skip
+
+    @classmethod
+    def load(cls, path: Path) -> EvalIndex:
+        """What `save` wrote."""
+        self = cls.__new__(cls)
+        with np.load(path) as f:
+            self.ids = json.loads(f["ids"].tobytes())
+            self._thirteen, self._seven = (
+                _Table.ready(f[f"grams_{n}"], f[f"starts_{n}"], f[f"items_{n}"]) for n in (13, 7)
+            )
+            self._sizes, self._allowed, self.boilerplate = f["sizes"], f["allowed"], f["boilerplate"]
+            self.too_short = int(f["too_short"])
+        return self
 
     def check(
         self, w: ngrams.Words, *, info: float = INFO, contaminated: float = CONTAMINATED

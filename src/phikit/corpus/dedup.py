@@ -2,13 +2,13 @@
 
 Near duplicates: the sets of word 5-grams are sketched with MinHash, banded (LSH) to find candidate pairs, and
 each candidate is verified with the exact Jaccard similarity of the two sets before it joins a group
-(union-find). The report says only "standard n-gram deduplication" (section 5); the method is ours.
+(union-find). The report says only "standard n-gram deduplication" (section 5); the method is ours. Here are its
+parts, and the whole on texts in memory; `compare.py` runs the same parts over shards on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import xxhash
@@ -20,18 +20,83 @@ SHINGLE = 5
 # with probability 1 - (1 - 0.8^6)^20 = 0.998 (14 bands of 8 rows, the usual choice, would give 0.92).
 BANDS, ROWS = 20, 6
 _SEED = 1
-_ALL_PAIRS = 64  # a band bucket larger than this is compared along a chain and with its first member only
+_ALL_PAIRS = 64  # a bucket larger than this is compared along a chain and with its first member only
+
+
+def digests(texts: Sequence[str]) -> np.ndarray:
+    """uint64 [D, 2]: xxh3-128 of each text's words and punctuation, blanks made regular."""
+    raw = b"".join(
+        xxhash.xxh3_128_digest(" ".join(text.split()).encode("utf-8", "surrogatepass")) for text in texts
+    )
+    return np.frombuffer(raw, "<u8").reshape(-1, 2)
+
+
+def equal_rows(keys: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(number, smallest number with the same key) of each row that is not the first of its key; keys uint64 [N, 2]."""
+    order = np.lexsort((numbers, keys[:, 1], keys[:, 0]))
+    keys, numbers = keys[order], numbers[order]
+    again = np.zeros(len(keys), bool)
+    again[1:] = (keys[1:] == keys[:-1]).all(1)
+    first = np.maximum.accumulate(np.where(again, 0, np.arange(len(keys))))
+    return numbers[again], numbers[first[again]]
 
 
 def exact_twins(texts: Sequence[str]) -> np.ndarray:
     """int64 [D]: the first text with the same words and punctuation (blanks aside); itself when it is the
     first."""
-    first: dict[bytes, int] = {}
-    twins = np.empty(len(texts), np.int64)
-    for i, text in enumerate(texts):
-        key = xxhash.xxh3_128_digest(" ".join(text.split()).encode("utf-8", "surrogatepass"))
-        twins[i] = first.setdefault(key, i)
+    twins = np.arange(len(texts))
+    again, first = equal_rows(digests(texts), twins)
+    twins[again] = first
     return twins
+
+
+def shingles(w: ngrams.Words) -> tuple[np.ndarray, np.ndarray]:
+    """Each text's set of word 5-grams: (hashes uint64 [S], sorted inside a text; offsets int64 [D+1])."""
+    return ngrams.distinct(*ngrams.ngrams(w, SHINGLE))
+
+
+def bands(grams: np.ndarray, offsets: np.ndarray, bands: int = BANDS, rows: int = ROWS) -> np.ndarray:
+    """uint64 [D, bands]: texts with an equal number in a column are candidates; zeros for a text without shingles."""
+    from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]  (a compiled module)
+
+    keys = np.zeros((len(offsets) - 1, bands), np.uint64)
+    some = np.flatnonzero(np.diff(offsets))
+    if len(some):
+        bounds = np.append(offsets[some], offsets[-1]).astype(np.uint64)
+        sketch = RMinHash.digest_matrix_from_flat_token_hashes(grams, bounds, bands * rows, _SEED).to_rows()
+        sketch = np.array(sketch, np.uint64).reshape(-1, bands, rows)
+        keys[some] = ngrams.fold(sketch) ^ ngrams.fold(np.arange(bands, dtype=np.uint64)[:, None])
+    return keys
+
+
+def bucket_pairs(keys: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """int64 [P, 2]: pairs i < j of `numbers` with an equal key, possibly with repeats. Of a bucket of more than 64
+    each member is paired with the first one and with its neighbours."""
+    if not len(keys):
+        return np.zeros((0, 2), np.int64)
+    order = np.lexsort((numbers, keys))
+    keys, numbers = keys[order], numbers[order].astype(np.int64)
+    edges = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    sizes = np.diff(np.append(edges, len(keys)))
+    pairs = []
+    for first, size in zip(edges[sizes > _ALL_PAIRS].tolist(), sizes[sizes > _ALL_PAIRS].tolist()):
+        members = numbers[first : first + size]
+        pairs.append(np.column_stack([np.repeat(members[0], size - 1), members[1:]]))
+        pairs.append(np.column_stack([members[:-1], members[1:]]))
+    small = np.repeat((sizes > 1) & (sizes <= _ALL_PAIRS), sizes)
+    keys, numbers = keys[small], numbers[small]
+    for step in range(1, len(keys)):
+        same = keys[step:] == keys[:-step]
+        if not same.any():
+            break
+        pairs.append(np.column_stack([numbers[:-step][same], numbers[step:][same]]))
+    return np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)
+
+
+def distinct_pairs(pairs: np.ndarray) -> np.ndarray:
+    """In ascending order, without repeats."""
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    return pairs[np.append(True, (pairs[1:] != pairs[:-1]).any(1))] if len(pairs) else pairs
 
 
 def near_twins(w: ngrams.Words, threshold: float = 0.8) -> np.ndarray:
@@ -39,62 +104,59 @@ def near_twins(w: ngrams.Words, threshold: float = 0.8) -> np.ndarray:
 
     Texts with fewer than 5 words are never near duplicates. Raises ValueError unless 0 < threshold <= 1.
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"the near-duplicate threshold must lie in (0, 1], got {threshold}")
-    grams, offsets = ngrams.distinct(*ngrams.ngrams(w, SHINGLE))
-    groups = _Groups(len(w))
+    check_threshold(threshold)
+    grams, offsets = shingles(w)
     rows = np.flatnonzero(np.diff(offsets))
-    for i, j in _candidates(grams, offsets, rows):
-        if groups.find(i) != groups.find(j):
-            a, b = grams[offsets[i] : offsets[i + 1]], grams[offsets[j] : offsets[j + 1]]
-            if _jaccard(a, b) >= threshold:
-                groups.join(i, j)
+    keys = bands(grams, offsets)[rows]
+    found = [bucket_pairs(keys[:, band], rows) for band in range(BANDS)]
+    groups = Groups()
+    join_pairs(
+        groups,
+        distinct_pairs(np.concatenate(found)).tolist(),
+        lambda i: grams[offsets[i] : offsets[i + 1]],
+        threshold,
+    )
     return np.array([groups.find(i) for i in range(len(w))], np.int64)
 
 
-def _candidates(grams: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs i < j of texts that share a band, each pair once, in ascending order."""
-    if not len(rows):
-        return
-    from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]  (a compiled module)
-
-    bounds = np.append(offsets[rows], offsets[-1]).astype(np.uint64)
-    digests = RMinHash.digest_matrix_from_flat_token_hashes(grams, bounds, BANDS * ROWS, _SEED)
-    sketch = np.array(digests.to_rows(), dtype=np.uint64)
-    pairs: set[tuple[int, int]] = set()
-    for band in range(BANDS):
-        key = np.ascontiguousarray(sketch[:, band * ROWS : (band + 1) * ROWS])
-        _, bucket = np.unique(key.view(np.dtype((np.void, key.itemsize * ROWS))).ravel(), return_inverse=True)
-        order = np.argsort(bucket, kind="stable")
-        for members in np.split(rows[order], np.flatnonzero(np.diff(bucket[order])) + 1):
-            if len(members) > _ALL_PAIRS:
-                pairs.update((int(members[0]), int(j)) for j in members[1:])
-                pairs.update((int(i), int(j)) for i, j in pairwise(members))
-            elif len(members) > 1:
-                pairs.update((int(i), int(j)) for k, i in enumerate(members) for j in members[k + 1 :])
-    yield from sorted(pairs)
+def check_threshold(threshold: float) -> None:
+    if not 0 < threshold <= 1:
+        raise ValueError(f"the near-duplicate threshold must lie in (0, 1], got {threshold}")
 
 
-def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
+def join_pairs(
+    groups: Groups, pairs: Iterable[Sequence[int]], shingles_of: Callable[[int], np.ndarray], threshold: float
+) -> None:
+    """Joins the pairs whose sets have at least the Jaccard similarity `threshold`; the result does not depend on the
+    order of the pairs. A pair that is already in one group is not looked at."""
+    for i, j in pairs:
+        if groups.find(i) != groups.find(j) and jaccard(shingles_of(i), shingles_of(j)) >= threshold:
+            groups.join(i, j)
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> float:
     """Of two sorted arrays without repeats."""
-    if min(len(a), len(b)) == 0:
+    if len(a) > len(b):
+        a, b = b, a
+    if not len(a):
         return 0.0
-    shared = len(np.intersect1d(a, b, assume_unique=True))
+    shared = int((b[np.minimum(np.searchsorted(b, a), len(b) - 1)] == a).sum())
     return shared / (len(a) + len(b) - shared)
 
 
-class _Groups:
-    """Union-find whose representative is the smallest member."""
+class Groups:
+    """Union-find whose representative is the smallest member; holds only numbers that were joined."""
 
-    def __init__(self, n: int) -> None:
-        self.parent = list(range(n))
+    def __init__(self) -> None:
+        self.parent: dict[int, int] = {}
 
     def find(self, i: int) -> int:
-        while self.parent[i] != i:
-            self.parent[i] = self.parent[self.parent[i]]
-            i = self.parent[i]
+        while (up := self.parent.get(i, i)) != i:
+            self.parent[i] = self.parent.get(up, up)
+            i = up
         return i
 
     def join(self, i: int, j: int) -> None:
         a, b = sorted((self.find(i), self.find(j)))
-        self.parent[b] = a
+        if a != b:
+            self.parent[b] = a

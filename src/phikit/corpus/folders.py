@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from phikit.corpus import latex, mail, packed, warc
+from phikit.corpus import latex, mail, packed, pdf, warc
 from phikit.corpus.html_tree import decode
 from phikit.corpus.rejection import Rejection
 from phikit.corpus.rows import rows
@@ -20,7 +20,7 @@ FORMATS = {".html": "html", ".htm": "html", ".xhtml": "html", ".md": "markdown",
 TABLES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 ROWS = (*TABLES, ".json", ".csv", ".tsv")
 GZIPPED = (".txt.gz", ".html.gz", ".md.gz", ".tex.gz")
-OTHERS = (".epub", ".docx", ".mbox", ".eml", ".warc", ".warc.gz")
+OTHERS = (".epub", ".docx", ".pdf", ".mbox", ".eml", ".warc", ".warc.gz")
 MAX_FILE = packed.MAX_ENTRY  # bytes of a file that is one document
 KINDS = (*FORMATS, *GZIPPED, *ROWS, *OTHERS)
 
@@ -42,6 +42,32 @@ def folder_documents(folder: Folder) -> Iterator[Item]:
     A file or row that cannot be read is one rejection (`unreadable`). Raises ValueError when the folder is
     missing or holds no file of a known kind.
     """
+    yield from _each(_files(folder), folder)
+
+
+def file_groups(folder: Folder, size: int) -> tuple[Iterator[Item], list[list[tuple[Path, str]]]]:
+    """The folder's files for readers that work at the same time: (documents of those that need others, which is LaTeX;
+    the rest as groups of (path, name) with about `size` bytes). Raises ValueError as `folder_documents`."""
+    files = _files(folder)
+    latex = [p for p in files if _latex(p)]
+    groups: list[list[tuple[Path, str]]] = []
+    room = 0
+    for path in files:
+        if _latex(path):
+            continue
+        if room <= 0:
+            groups.append([])
+            room = size
+        groups[-1].append((path, _name(path, folder)))
+        room -= path.stat().st_size
+    return _each(latex, folder), groups
+
+
+def _latex(path: Path) -> bool:
+    return path.name.endswith((".tex", ".tex.gz"))
+
+
+def _files(folder: Folder) -> list[Path]:
     files = []
     if folder.path.is_dir():
         files = [p for p in sorted(folder.path.rglob("*")) if p.is_file() and _known(p)]
@@ -51,15 +77,19 @@ def folder_documents(folder: Folder) -> Iterator[Item]:
         raise ValueError(
             f"corpus.folders: {folder.path} {what}; put files there ({kinds}) or remove the entry"
         )
+    return files
+
+
+def _each(files: list[Path], folder: Folder) -> Iterator[Item]:
     inputs = latex_inputs([p for p in files if p.suffix == ".tex"], folder.path)
     for path in files:
-        if path.resolve() in inputs:
-            continue
-        name = f"{folder.path.name}/{path.relative_to(folder.path).as_posix()}"
-        name = name.encode(
-            "utf-8", "backslashreplace"
-        ).decode()  # a name that is not UTF-8 must not stop a run
-        yield from file_documents(path, name, folder)
+        if path.resolve() not in inputs:
+            yield from file_documents(path, _name(path, folder), folder)
+
+
+def _name(path: Path, folder: Folder) -> str:
+    name = f"{folder.path.name}/{path.relative_to(folder.path).as_posix()}"
+    return name.encode("utf-8", "backslashreplace").decode()  # a name that is not UTF-8 must not stop a run
 
 
 def file_documents(path: Path, name: str, folder: Folder) -> Iterator[Item]:
@@ -163,6 +193,10 @@ def _others(path: Path, name: str, source: str) -> Iterator[Item]:
     try:
         if path.suffix == ".docx":
             yield Document(packed.docx_text(path), source, {**meta, "format": "markdown"})
+        elif path.suffix == ".pdf":
+            if path.stat().st_size > MAX_FILE:
+                raise ValueError(_too_large())
+            yield _written(pdf.pdf_text(path), source, {**meta, "format": "plain"})
         elif path.suffix == ".epub":
             for chapter, page in packed.epub_chapters(path):
                 yield Document(page, source, {**meta, "path": f"{name}#{chapter}", "format": "html"})

@@ -1,44 +1,57 @@
-"""The organic corpus: read -> extract -> quality -> language -> exact duplicates -> decontamination -> near
+"""The organic corpus: read -> extract -> quality -> language -> decontamination -> exact duplicates -> near
 duplicates -> held-out split (report sections 2.3 and 5, appendix B.1).
 
-Steps that look at one document run shard by shard on the job pool and resume; steps that compare documents
-follow on the whole. Decontamination comes before near duplicates, so that a clean text is never dropped in
-favour of a contaminated twin. Every document that is left out becomes a Rejection with its reason.
+A plan of steps over shards (`jobs.plan`): steps that look at one document are maps, steps that compare documents are
+barriers that see keys alone (`compare.py`), so memory does not grow with the corpus. Decontamination comes before
+duplicates, so that a clean text is never dropped in favour of a contaminated twin. Every document that is left out
+becomes a Rejection with its reason.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from phikit.corpus import dedup, quality
+import numpy as np
+
+from phikit.corpus import compare, dedup, heldout, paragraphs, quality
+from phikit.corpus.cleaned import batches, keys_of
 from phikit.corpus.decontaminate import CONTAMINATED, INFO, EvalIndex
 from phikit.corpus.extract import extract
-from phikit.corpus.heldout import hold_out
+from phikit.corpus.finish import concatenate, finish, require
+from phikit.corpus.folders import Folder, file_documents, file_groups
 from phikit.corpus.language import language
 from phikit.corpus.rejection import Rejection
 from phikit.corpus.sources import Item
-from phikit.jobs.pool import run_shards
-from phikit.jobs.progress import bar, track
+from phikit.jobs.plan import Shard, Step, compile
+from phikit.jobs.progress import track
+from phikit.jobs.run import LOCAL, run_plan
 from phikit.records import Document, from_row, to_row
-from phikit.records.ids import file_sha256
-from phikit.records.io import read_jsonl, write_jsonl
+from phikit.records.io import line_writer, read_jsonl, write_json, write_jsonl
 from phikit.text import ngrams
 
 SHARD_CHARACTERS = 4_000_000
+OUTPUTS = ("documents", "heldout", "rejected")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """languages: ISO codes that text may be in (code is exempt). max_code: characters of a code document.
-    near: Jaccard similarity of near duplicates. info, contaminated: 7-gram thresholds. heldout: share of
+    """languages: ISO codes that text may be in (code is exempt). max_code: characters of a code document. quality:
+    whether the quality heuristics apply. paragraphs: one that is in more documents is cut from all but the first; 0:
+    none is. near: Jaccard similarity of near duplicates. info, contaminated: 7-gram thresholds. heldout: share of
     bytes."""
 
     languages: tuple[str, ...] = ("en",)
     max_code: int = 20_000
+    quality: bool = True
+    paragraphs: int = 0
     near: float = 0.8
     info: float = INFO
     contaminated: float = CONTAMINATED
@@ -52,63 +65,156 @@ def build(
     work: Path,
     settings: Settings,
     workers: int = 1,
+    on: str = LOCAL,
+    folders: Sequence[Folder] = (),
 ) -> dict[str, Any]:
-    """Writes documents, heldout and rejected (.jsonl.zst) into `out`; shards and their state into `work`.
+    """Writes documents, heldout and rejected (.jsonl.zst) of `items`, then of the files in `folders`, into `out`;
+    shards and their state into `work`.
 
     Returns counts with in + parts = out + heldout + sum(dropped), where `parts` is what cutting long files
-    added. Equal items, references and settings give equal bytes, whatever `workers`.
+    added. Equal items, references and settings give equal bytes, whatever `workers` and `on` (as `jobs.run.run_plan`).
     Raises ValueError where no document, or none to hold out, is left, with the reasons.
     """
-    index = EvalIndex(references)
-    number, raw = _write_shards(items, work, settings)
-    run_shards(clean_shard, raw, work=work / "clean", label="corpus: clean", workers=workers)
-    documents: list[Document] = []
-    rejected: list[Rejection] = []
-    for shard in raw:
-        for item in _read_items(Path(shard["out"])):
-            (documents if isinstance(item, Document) else rejected).append(item)  # type: ignore[arg-type]
-    parts = len(documents) + len(rejected) - number
-    with bar("corpus: compare", total=4, unit="steps") as b:
-        documents = _drop_exact(documents, rejected)
-        b.advance()
-        words = ngrams.words([d.text for d in documents])
-        documents, words = _drop_contaminated(documents, words, index, settings, rejected)
-        b.advance()
-        documents, words = _drop_near(documents, words, settings.near, rejected)
-        b.advance()
-        train, held = hold_out(documents, words, settings.heldout)
-        b.advance()
-    _require(train, held, number, rejected, settings)
-    write_jsonl(out / "documents.jsonl.zst", map(to_row, train))
-    write_jsonl(out / "heldout.jsonl.zst", map(to_row, held))
-    write_jsonl(out / "rejected.jsonl.zst", (r.row() for r in rejected))
-    size: Counter[str] = Counter()
-    for d in train:
-        size[d.source] += len(d.text.encode("utf-8", "surrogatepass"))
-    return {
-        "in": number,
-        "parts": parts,
-        "out": len(train),
-        "bytes_out": sum(size.values()),
-        "heldout": len(held),
-        "heldout_bytes": sum(len(d.text.encode("utf-8", "surrogatepass")) for d in held),
-        "dropped": dict(sorted(Counter(r.reason for r in rejected).items())),
-        "by_source": dict(sorted(Counter(d.source for d in train).items())),
-        "bytes_by_source": dict(sorted(size.items())),
-        "partial_7gram": sum("contamination" in d.meta for d in documents),
-        "references": len(index.ids),
-        "references_too_short": index.too_short,
-    }
+    dedup.check_threshold(settings.near)
+    heldout.check_share(settings.heldout)
+    write_jsonl(work / "references.jsonl.zst", ({"id": i, "text": t} for i, t in references))
+    alone, files = [], []
+    for folder in folders:
+        some, groups = file_groups(folder, SHARD_CHARACTERS)
+        alone.append(some)
+        files += [(folder, group) for group in groups]
+    raw = _write_shards(chain(items, *alone), work / "read")
+    if not raw and not files:
+        require(0, 0, 0, Counter(), settings.heldout)
+    steps = _steps(work / "clean", out, settings, raw, files)
+    return run_plan(compile(work / "clean", steps), label="corpus", workers=workers, on=on)[-1]
 
 
-def clean_shard(shard: dict[str, Any]) -> int:
-    """The document-wise steps on one shard file; writes shard["out"], returns the number of items in it."""
-    items = _read_items(Path(shard["path"]))
-    kept = (after for item in items for after in clean(item, tuple(shard["languages"]), shard["max_code"]))
-    return write_jsonl(Path(shard["out"]), map(_item_row, kept))
+def _steps(
+    here: Path,
+    out: Path,
+    settings: Settings,
+    raw: list[Path],
+    files: list[tuple[Folder, list[tuple[Path, str]]]],
+) -> list[Step]:
+    """Files of part i are named <i>.<what>; paths are relative to `here`."""
+    n = len(raw) + len(files)
+
+    def each(what: str) -> tuple[str, ...]:
+        return tuple(f"{i:05d}.{what}" for i in range(n))
+
+    def rows(*whats: str) -> list[tuple[str, ...]]:
+        return list(zip(*map(each, whats)))
+
+    def flat(*whats: str) -> tuple[str, ...]:
+        return tuple(name for row in rows(*whats) for name in row)
+
+    def step(name: str, fn: Any, reads: Iterable[tuple[str, ...]], writes: Iterable[tuple[str, ...]]) -> Step:
+        return Step(name, fn, [Shard(options, r, w) for r, w in zip(reads, writes)])
+
+    def barrier(
+        name: str, fn: Any, reads: tuple[str, ...], writes: tuple[str, ...], kind: str = "group"
+    ) -> Step:
+        return Step(name, fn, [Shard(options, reads, writes)], kind)
+
+    options = asdict(settings)
+    clean_shards = [Shard(options, ("index.npz", os.path.relpath(p, here))) for p in raw]
+    for folder, group in files:
+        names = {"files": [name for _, name in group], "source": folder.source, "text_key": folder.text_key}
+        paths = tuple(os.path.relpath(p, here) for p, _ in group)
+        clean_shards.append(Shard({**options, **names}, ("index.npz", *paths)))
+    cleaned = ("documents.jsonl.zst", "dropped.jsonl.zst", "keys", "counts.json")
+    whole = ("whole.jsonl.zst", "refused.jsonl.zst", "whole.keys", "whole.json")
+    first = (*whole, "hashes") if settings.paragraphs else cleaned
+    texts, keys = each("documents.jsonl.zst"), each("keys")
+    finished = ("kept.jsonl.zst", "heldout.jsonl.zst", "rejected.jsonl.zst", "final.json")
+    sketches = ("keys", "needed.npy", "shingles", "sizes.npy")
+    split = bool(settings.heldout)
+    steps = [
+        Step("index", index, [Shard({}, ("../references.jsonl.zst",), ("index.npz",))]),
+        Step("clean", clean_shard, [replace(s, writes=w) for s, w in zip(clean_shards, rows(*first))]),
+        *(
+            [
+                barrier("repeated", paragraphs.repeated, each("hashes"), each("cut.npy")),
+                step("strip", paragraphs.strip, rows(*whole, "cut.npy"), rows(*cleaned)),
+            ]
+            if settings.paragraphs
+            else []
+        ),
+        barrier("candidates", compare.candidates, keys, ("exact.npy", "pairs", *each("needed.npy"))),
+        step("shingles", compare.shingles, zip(texts, each("needed.npy")), rows("shingles", "sizes.npy")),
+        barrier(
+            "join",
+            compare.join,
+            ("exact.npy", "pairs", *flat(*sketches)),
+            ("near.npy", "asked.npy", *each("left.npy")),
+        ),
+    ]
+    if split:
+        shown = rows("documents.jsonl.zst", "keys", "left.npy")
+        steps += [
+            step("own", compare.own, [(*r, "asked.npy") for r in shown], rows("own.npy")),
+            barrier("table", compare.table, each("own.npy"), ("table.npz",)),
+            step("elsewhere", compare.elsewhere, [(*r, "table.npz") for r in shown], rows("seen.npy")),
+        ]
+    fated = ("exact.npy", "near.npy", "asked.npy", *flat("documents.jsonl.zst", "keys", "left.npy"))
+    fated += ("table.npz", *each("seen.npy")) if split else ()
+    written = tuple(os.path.relpath(out / f"{name}.jsonl.zst", here) for name in OUTPUTS)
+    return [
+        *steps,
+        barrier("fates", compare.fates, fated, each("fate.json")),
+        step("finish", finish, rows(*cleaned, "fate.json"), rows(*finished)),
+        barrier("write", concatenate, ("index.npz", *flat(*finished)), written, "mix"),
+    ]
 
 
-def clean(item: Item, languages: Sequence[str], max_code: int) -> Iterator[Item]:
+def index(options: Mapping[str, Any], reads: Sequence[Path], writes: Sequence[Path]) -> None:
+    """The n-grams of the evaluation items."""
+    EvalIndex((row["id"], row["text"]) for row in read_jsonl(reads[0])).save(writes[0])
+
+
+def clean_shard(options: Mapping[str, Any], reads: Sequence[Path], writes: Sequence[Path]) -> dict[str, Any]:
+    """The document-wise steps on one shard: a file of items, or the files named in `options`. Writes the documents,
+    the rejections, the documents' keys, counts, which it returns too, and, where asked, hashes of paragraphs."""
+    against = _index(reads[0], reads[0].stat().st_mtime_ns)
+    counts: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    sources: set[str] = set()
+    with ExitStack() as stack:
+        keep, reject = (stack.enter_context(line_writer(p)) for p in writes[:2])
+        keys = stack.enter_context(writes[2].open("wb"))
+        parts = stack.enter_context(writes[4].open("wb")) if options["paragraphs"] else None
+
+        def drop(rejection: Rejection) -> None:
+            dropped[rejection.reason] += 1
+            reject(dict(rejection.row()))
+
+        def documents() -> Iterator[tuple[int, Document]]:
+            for item in _shard_items(options, reads[1:]):
+                counts["in"] += 1
+                for after in clean(item, options["languages"], options["max_code"], options["quality"]):
+                    if isinstance(after, Rejection):
+                        drop(after)
+                    else:
+                        yield 0, after
+
+        for _, some in batches(documents()):
+            words = ngrams.words([d.text for d in some])
+            kept, places = _drop_contaminated(some, words, against, options, drop)
+            keys_of(kept, words.take(places)).tofile(keys)
+            for number, d in enumerate(kept, counts["out"]):
+                keep(to_row(d))
+                sources.add(d.source)
+                if parts:
+                    found = [(key, number) for key in paragraphs.hashes(d)]
+                    np.array(found, np.uint64).tofile(parts)
+            counts["out"] += len(kept)
+    total = {"in": counts["in"], "out": counts["out"], "dropped": dict(sorted(dropped.items()))}
+    write_json(writes[3], {**total, "sources": sorted(sources)})
+    return total
+
+
+def clean(item: Item, languages: Sequence[str], max_code: int, heuristics: bool = True) -> Iterator[Item]:
     """extract, then quality, then language: the documents made of one item, or why there is none."""
     if isinstance(item, Rejection):
         yield item
@@ -118,7 +224,8 @@ def clean(item: Item, languages: Sequence[str], max_code: int) -> Iterator[Item]
             yield document
             continue
         code = document.source == "code" or document.meta.get("format") == "python"
-        if bad := quality.reason(document.text, quality.CODE if code else quality.TEXT):
+        ranges = quality.CODE if code else quality.TEXT
+        if heuristics and (bad := quality.reason(document.text, ranges)):
             yield Rejection.of(document, *bad)
         elif code:
             yield document
@@ -132,85 +239,39 @@ def clean(item: Item, languages: Sequence[str], max_code: int) -> Iterator[Item]
                 )
 
 
-def _write_shards(items: Iterable[Item], work: Path, settings: Settings) -> tuple[int, list[dict[str, Any]]]:
-    """(items read, shards): the items as shard files of about 4 MB under `work`."""
-    shards: list[dict[str, Any]] = []
-    rows: list[dict[str, Any]] = []
-    number = size = 0
-
-    def flush() -> None:
-        path = work / "read" / f"{len(shards):05d}.jsonl.zst"
-        write_jsonl(path, rows)
-        out = work / "clean" / f"{len(shards):05d}.jsonl.zst"
-        shards.append(
-            {"path": str(path), "sha256": file_sha256(path), "out": str(out)}
-            | {"languages": list(settings.languages), "max_code": settings.max_code}
-        )
-        rows.clear()
-
-    for item in track(items, "corpus: read", unit="files"):
-        number += 1
-        size += len(item.text)
-        rows.append(_item_row(item))
-        if size >= SHARD_CHARACTERS:
-            flush()
-            size = 0
-    if rows:
-        flush()
-    return number, shards
+def _shard_items(options: Mapping[str, Any], paths: Sequence[Path]) -> Iterator[Item]:
+    if "files" not in options:
+        for row in read_jsonl(paths[0]):
+            rejected = "rejected" in row
+            yield Rejection(**row["rejected"]) if rejected else from_row(Document, row["document"])
+        return
+    for path, name in zip(paths, options["files"]):
+        yield from file_documents(path, name, Folder(path.parent, options["source"], options["text_key"]))
 
 
-def _item_row(item: Item) -> dict[str, Any]:
-    return {"rejected": dict(item.row())} if isinstance(item, Rejection) else {"document": to_row(item)}
-
-
-def _read_items(path: Path) -> Iterator[Item]:
-    for row in read_jsonl(path):
-        yield Rejection(**row["rejected"]) if "rejected" in row else from_row(Document, row["document"])
-
-
-def _drop_exact(documents: list[Document], rejected: list[Rejection]) -> list[Document]:
-    twins = dedup.exact_twins([d.text for d in documents])
-    return _drop_twins(documents, twins, "exact_duplicate", rejected)
-
-
-def _drop_near(
-    documents: list[Document], words: ngrams.Words, threshold: float, rejected: list[Rejection]
-) -> tuple[list[Document], ngrams.Words]:
-    twins = dedup.near_twins(words, threshold)
-    kept = _drop_twins(documents, twins, "near_duplicate", rejected)
-    return kept, words.take([i for i, twin in enumerate(twins) if twin == i])
-
-
-def _drop_twins(documents: list[Document], twins, reason: str, rejected: list[Rejection]) -> list[Document]:
-    kept = []
-    for i, d in enumerate(documents):
-        if twins[i] == i:
-            kept.append(d)
-        else:
-            first = documents[twins[i]]
-            rejected.append(Rejection.of(d, reason, f"of {first.id} ({first.meta.get('path', '')})"))
-    return kept
+@lru_cache(maxsize=1)
+def _index(path: Path, _changed: int) -> EvalIndex:
+    return EvalIndex.load(path)
 
 
 def _drop_contaminated(
     documents: list[Document],
     words: ngrams.Words,
-    index: EvalIndex,
-    settings: Settings,
-    rejected: list[Rejection],
-) -> tuple[list[Document], ngrams.Words]:
-    """The clean documents and their words; a partial match is kept and noted in `meta["contamination"]`."""
+    against: EvalIndex,
+    options: Mapping[str, Any],
+    drop: Any,
+) -> tuple[list[Document], list[int]]:
+    """The clean documents and their places; a partial match is kept and noted in `meta["contamination"]`."""
     kept, places = [], []
-    for i, match in enumerate(index.check(words, info=settings.info, contaminated=settings.contaminated)):
-        d = documents[i]
+    matches = against.check(words, info=options["info"], contaminated=options["contaminated"])
+    for i, (d, match) in enumerate(zip(documents, matches)):
         if match.verdict == "contaminated":
             start, end = match.span
             detail = (
                 f"{match.rule}, item {match.item}, {match.overlap} 7-grams, ratio {match.ratio:.3f}: "
                 f"{' '.join(d.text[start:end].split())[:200]!r}"
             )
-            rejected.append(Rejection.of(d, f"contaminated_{match.rule.replace('-', '')}", detail))
+            drop(Rejection.of(d, f"contaminated_{match.rule.replace('-', '')}", detail))
             continue
         if match.verdict == "partial":
             d = replace(
@@ -218,23 +279,27 @@ def _drop_contaminated(
             )
         kept.append(d)
         places.append(i)
-    return kept, words.take(places)
+    return kept, places
 
 
-def _require(
-    train: list[Document], held: list[Document], number: int, rejected: list[Rejection], settings: Settings
-) -> None:
-    dropped = (
-        ", ".join(f"{k} {n}" for k, n in Counter(r.reason for r in rejected).most_common())
-        or "nothing dropped"
-    )
-    if not train:
-        raise ValueError(
-            f"the corpus is empty: {number} files or rows were read ({dropped}). "
-            "Check corpus.folders, corpus.max_bytes and corpus.languages"
-        )
-    if settings.heldout and not held:
-        raise ValueError(
-            f"corpus.heldout is {settings.heldout}, but nothing can be held out: each source has a single "
-            f"file, or the files repeat one another ({dropped}). Add files, or set it to 0"
-        )
+def _write_shards(items: Iterable[Item], folder: Path) -> list[Path]:
+    """The items as shard files of about 4 MB in `folder`."""
+    shards: list[Path] = []
+    rows: list[dict[str, Any]] = []
+    size = 0
+
+    def flush() -> None:
+        shards.append(folder / f"{len(shards):05d}.jsonl.zst")
+        write_jsonl(shards[-1], rows)
+        rows.clear()
+
+    for item in track(items, "corpus: read", unit="files"):
+        size += len(item.text)
+        rejected = isinstance(item, Rejection)
+        rows.append({"rejected": dict(item.row())} if rejected else {"document": to_row(item)})
+        if size >= SHARD_CHARACTERS:
+            flush()
+            size = 0
+    if rows:
+        flush()
+    return shards

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from phikit.records.io import RowError, bounded_lines, open_lines, parse_row, read_parquet
+from phikit.records.io import RowError, bounded_lines, open_lines, parse_row
 
 MAX_LINE = 64 << 20  # bytes of one line, and of a .json file
 
@@ -19,13 +19,37 @@ def rows(path: Path) -> Iterator[tuple[int, Row | str]]:
     """(number, row), or (number, what is wrong) for a row that is passed over. Raises ValueError, EOFError or the
     packer's error where nothing after it can be read."""
     if path.suffix == ".parquet":
-        yield from enumerate(read_parquet(path), 1)
+        yield from _parquet(path)
     elif path.suffix == ".json":
         yield from _json(path)
     elif path.suffix in (".csv", ".tsv"):
         yield from _csv(path)
     else:
         yield from _jsonl(path)
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Row | str]]:
+    """A damaged row group costs its own rows: those after it are read."""
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, ValueError) as e:  # Arrow raises one or the other, depending on the fault
+        raise RowError(f"{path}: not a readable Parquet file ({e})") from e
+    first = 0
+    for group in range(file.num_row_groups):
+        size, number = file.metadata.row_group(group).num_rows, 0
+        try:
+            for batch in file.iter_batches(batch_size=4096, row_groups=[group]):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield first + number, row
+        except (OSError, ValueError) as e:
+            yield (
+                first + number + 1,
+                f"row group {group + 1} is damaged after {number} of its {size} rows ({e})",
+            )
+        first += size
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Row | str]]:

@@ -19,6 +19,7 @@ from phikit.corpus.rows import MAX_LINE
 from phikit.corpus.sources import writable
 from phikit.jobs.pool import run_shards
 from phikit.jobs.progress import bar
+from phikit.jobs.run import LOCAL
 from phikit.records.io import (
     RowError,
     atomic_path,
@@ -50,7 +51,9 @@ class Scrub:
     partial: bool = False
 
 
-def scrub(files: Sequence[Path], out: Path, settings: Scrub, workers: int = 1) -> dict[str, Any]:
+def scrub(
+    files: Sequence[Path], out: Path, settings: Scrub, workers: int = 1, on: str = LOCAL
+) -> dict[str, Any]:
     """Writes out/clean/<file> for each file, out/flagged.jsonl (row, match, the text around it and the item's text)
     and out/summary.json; returns the summary. Raises ValueError for files of another kind, and where nothing can be
     checked; a row that cannot be read is in flagged.jsonl with the verdict `unreadable`."""
@@ -61,7 +64,9 @@ def scrub(files: Sequence[Path], out: Path, settings: Scrub, workers: int = 1) -
          "info": settings.info, "contaminated": settings.contaminated}
         for path in files for piece in _pieces(path)
     ]  # fmt: skip
-    results = run_shards(check_piece, pieces, work=out / ".work", label="decontaminate", workers=workers)
+    results = run_shards(
+        check_piece, pieces, work=out / ".work", label="decontaminate", workers=workers, on=on
+    )
     flagged: list[dict[str, Any]] = []
     counts: dict[str, Counter[str]] = {str(p): Counter() for p in files}
     for piece, (rows, found) in zip(pieces, results):

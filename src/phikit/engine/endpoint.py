@@ -98,9 +98,15 @@ class Endpoint:
         """One answer of /chat/completions. `key` goes along as Idempotency-Key: an endpoint that knows the header
         answers a repeated request from memory. Raises an EndpointError."""
         body = chat_body(self.model, turns, options)
-        headers = self.headers() | ({"Idempotency-Key": key} if key else {})
+        headers = {"User-Agent": "phikit", "Accept": "*/*", **self.headers()}
+        headers |= {"Idempotency-Key": key} if key else {}
+        # Built here: `client.post` would merge URLs, cookies and headers, at half as much CPU again.
+        request = httpx.Request(
+            "POST", httpx.URL(f"{self.url}/chat/completions"), headers=headers, json=body,
+            extensions={"timeout": client.timeout.as_dict()},
+        )  # fmt: skip
         try:
-            response = await client.post(f"{self.url}/chat/completions", json=body, headers=headers)
+            response = await client.send(request)
         except httpx.HTTPError as e:
             raise transport_error(self.url, e) from e
         return chat_reply(read_reply(self.url, response, self.key_variable))

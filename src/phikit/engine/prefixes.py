@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 
 from phikit.engine.network import Network
 from phikit.engine.prefill import Kept
@@ -37,10 +38,11 @@ def merge(a: Part, b: Part) -> torch.Tensor:
 
 
 class Groups:
-    """`lanes` samples share one copy of a prompt. Group g holds keys [K, L, H] at rows g K ... of each layer."""
+    """`lanes` samples share one copy of a prompt. Group g holds keys [K, L, H] at rows g K ... of each layer. There is
+    memory for prompts of `longest` tokens, and for more of either kind when they come; `least` groups at a time."""
 
-    def __init__(self, net: Network, lanes: int, longest: int) -> None:
-        self.net, self.lanes, self.longest = net, lanes, longest
+    def __init__(self, net: Network, lanes: int, longest: int, least: int = 8) -> None:
+        self.net, self.lanes, self.longest, self.least = net, lanes, longest, least
         self.capacity, self.active = 0, 0  # groups there is memory for; groups attended to
         self.width = 1  # longest prompt of the groups in use
         zeros = partial(torch.zeros, device=net.device)
@@ -101,9 +103,11 @@ class Groups:
     def _new(self, prompt: Kept) -> int:
         if not self.free:
             self._grow()
+        if (n := prompt.keys[0].shape[1]) > self.longest:
+            self._lengthen(n)
         g = heapq.heappop(self.free)
         self.used[g] = _Group(prompt, list(range(self.lanes)))
-        n, at = prompt.keys[0].shape[1], slice(g * self.net.kv_heads, (g + 1) * self.net.kv_heads)
+        at = slice(g * self.net.kv_heads, (g + 1) * self.net.kv_heads)
         for whole, new in ((self.keys, prompt.keys), (self.values, prompt.values)):
             for w, x in zip(whole, new):
                 w[at, :n] = x
@@ -116,7 +120,7 @@ class Groups:
         self.width = max((g.prompt.keys[0].shape[1] for g in self.used.values()), default=1)
 
     def _grow(self) -> None:
-        more = max(8, self.capacity // 2)
+        more = max(self.least, self.capacity // 2)
         for g in range(self.capacity, self.capacity + more):
             heapq.heappush(self.free, g)
         self.capacity += more
@@ -124,6 +128,13 @@ class Groups:
         self.keys, self.values = ([grown(x, rows) for x in some] for some in (self.keys, self.values))
         self.mask = grown(self.mask, self.capacity)
         self.queries = grown(self.queries, rows * self.lanes)
+
+    def _lengthen(self, longest: int) -> None:
+        more = longest - self.longest
+        for some in (self.keys, self.values):
+            for i, x in enumerate(some):  # one after another: the old one's memory is free for the next
+                some[i] = F.pad(x, (0, 0, 0, more))
+        self.mask, self.longest = F.pad(self.mask, (0, more), value=float("-inf")), longest
 
     def compact(self, places: Sequence[int]) -> list[int]:
         """Moves groups to the low end when less than half of them are in use; returns the rows' new places."""

@@ -64,6 +64,11 @@ class Prompts:
             fresh.append((Sample(i, j, spec, limit), kept, hidden))
         return fresh
 
+    def take_window(self) -> list[tuple[Sample, Kept, torch.Tensor]]:
+        """The samples whose prompts the next window completes: often none, for a server's short windows."""
+        self._compute()
+        return self.take(len(self.ready)) if self.ready else []
+
     def prompt_logprobs(self, request: GenRequest) -> tuple[float, ...]:
         return self.echo.logprobs(request.prompt) if request.prompt_logprobs else ()
 

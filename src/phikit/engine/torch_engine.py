@@ -8,7 +8,7 @@ draw uses the uniform number hash(seed, j, t).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +38,7 @@ LARGE_SLOTS = 4096  # on a CUDA device, where a step of many takes hardly longer
 LANES = 16  # samples that share one copy of their prompt
 CACHE_BYTES = 4 << 30  # keys and values of the live batch: fewer samples at once where they would need more
 FREE = 0.6  # in its place, of a CUDA device's free memory; growing needs the rest for a moment
+TokenScores = tuple[np.ndarray, np.ndarray]  # log-probabilities, whether arg-max; of each token
 LOGITS = 6  # fp32 numbers of memory for each logit while tokens are drawn
 
 
@@ -68,7 +69,7 @@ class TorchEngine:
         if source is not None:  # computed exactly, from weights that the file rounded
             numerics = f"{numerics.removeprefix('exact-')}-of-{source}"
         self.info = EngineInfo(name, c.context, c.vocab, numerics)
-        self._counter = Counter()
+        self.counter = Counter()
         self._holders: dict[int, torch.Tensor] = {}  # byte -> tokens that hold it
 
     @classmethod
@@ -120,7 +121,7 @@ class TorchEngine:
 
     @property
     def usage(self) -> Usage:
-        return self._counter.usage()
+        return self.counter.usage()
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text)
@@ -144,9 +145,9 @@ class TorchEngine:
     def close(self) -> None: ...
 
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, list[Completion]]]:
-        self._check(requests)
+        self.check(requests)
         done: dict[int, dict[int, Completion]] = {i: {} for i in range(len(requests))}
-        prompts = Prompts(self.network, self._counter, requests, self.info.context)
+        prompts = Prompts(self.network, self.counter, requests, self.info.context)
         for s in self._decode(requests, prompts):
             echo = prompts.prompt_logprobs(s.spec)
             done[s.request][s.number] = Completion(
@@ -165,11 +166,11 @@ class TorchEngine:
 
     def steps(self, request: GenRequest) -> Iterator[tuple[int, Piece]]:
         """The n samples of a request token by token: (sample, piece)."""
-        self._check([request])
+        self.check([request])
         if request.prompt_logprobs:
             raise ValueError("steps gives no prompt_logprobs; use generate")
         pieces = [Pieces(request.stop) for _ in range(request.n)]
-        prompts = Prompts(self.network, self._counter, [request], self.info.context)
+        prompts = Prompts(self.network, self.counter, [request], self.info.context)
         for s in self._decode([request], prompts, watch=True):
             token, finish = s.tokens[-1], None
             text = pieces[s.number].add(
@@ -188,9 +189,18 @@ class TorchEngine:
             for values, greedy in self.score_tokens(requests)
         ]
 
-    @torch.inference_mode()
-    def score_tokens(self, requests: Sequence[ScoreRequest]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def score_tokens(self, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
         """As `score`, for each token of each continuation: its log-probability, and whether it was the arg-max."""
+        steps = self.score_windows(requests)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+    @torch.inference_mode()
+    def score_windows(self, requests: Sequence[ScoreRequest]) -> Generator[int, None, list[TokenScores]]:
+        """`score_tokens` in steps, a window each; yields how many tokens it computed."""
         for i, r in enumerate(requests):
             self._check_score(i, r)
         inputs = [(r.context + r.continuation)[:-1] for r in requests]
@@ -199,12 +209,13 @@ class TorchEngine:
         for i, (r, nodes) in enumerate(zip(requests, trie.nodes)):
             targets.add(i, nodes, r.continuation)
         targets.ready()
-        for first, hidden in Prefill(self.network, trie, self._counter):
+        for first, hidden in Prefill(self.network, trie, self.counter):
             targets.take(first, hidden)
+            yield len(hidden)
         spans = [targets.spans[i] for i in range(len(requests))]
         return [(targets.values[s], targets.greedy[s]) for s in spans]
 
-    def _check(self, requests: Sequence[GenRequest]) -> None:
+    def check(self, requests: Sequence[GenRequest]) -> None:
         for i, r in enumerate(requests):
             if r.grammar is not None or r.json_schema is not None:
                 raise ValueError("TorchEngine does not do grammars nor JSON schemas; use a GGUF engine")
@@ -248,7 +259,7 @@ class TorchEngine:
                     return
                 continue
             slots, ids, ended = state.draw()
-            self._counter.generated += len(slots)
+            self.counter.generated += len(slots)
             for i in range(len(slots)) if watch else state.may_close(slots, ids) if texts else ():
                 s = state.read(int(slots[i]))
                 if s.finish == "length" and self._stopped(s):
@@ -266,7 +277,7 @@ class TorchEngine:
         longest = max((len(r.prompt) for r in requests), default=1) - prompts.since
         answers = (min(r.max_tokens, self.info.context - len(r.prompt)) for r in requests)
         most = max(answers, default=0)
-        size = max(1, min(self.slots, samples, self._room(most + 2 * longest // lanes + 1)))
+        size = max(1, min(self.slots, samples, self.room(most + 2 * longest // lanes + 1)))
         rows = Rows(self.network, Groups(self.network, lanes, longest), prompts.root, size, most + 1)
         return Slots(rows, size, [r.stop_ids for r in requests], self._closers([r.stop for r in requests]))
 
@@ -292,7 +303,7 @@ class TorchEngine:
             self._holders[byte] = found
         return self._holders[byte]
 
-    def _room(self, positions: int) -> int:
+    def room(self, positions: int) -> int:
         """How many samples of so many positions the memory holds."""
         row, device = self.network.cache_bytes * positions, self.network.device
         if self.cache_bytes is not None or device.type == "cpu":

@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from phikit.evals.task import Item, Row, Source
+from phikit.text.fill import DoesNotFit, fill
 
 ITEMS, LABELLED = 100, 500  # items a run; of label tasks
 SHOTS = 2
@@ -21,27 +22,12 @@ RECALL_TOKENS, RAG_TOKENS, RANK_TOKENS, LABEL_TOKENS, QA_TOKENS, SUMMARY_TOKENS 
 EXAMPLE_WORDS = 20  # of a document in an example
 
 
-class DoesNotFit(ValueError):
-    """The shortest prompt of an item is longer than the room."""
-
-
 def fit(source: Source, room: int, sizes: Sequence[int], least: int, build: Callable[[int], str]) -> str:
-    """`build(n)` for the largest n of at most len(sizes) whose text has at most `room` tokens; `sizes` are the tokens
-    of the parts and give the first guess. Raises DoesNotFit where `build(least)` is longer than the room."""
-    shortest = source.count(build(least))
-    spare, n = room - shortest, least
-    while n < len(sizes) and spare >= sizes[n]:
-        spare -= sizes[n]
-        n += 1
-    while n >= least:
-        text = build(n)
-        if source.count(text) <= room:
-            return text
-        n -= 1
-    raise DoesNotFit(
-        f"a length of {source.length} tokens leaves {room} for the prompt, and the shortest has {shortest}: raise it "
-        "with --set TASK.length=N"
-    )
+    """`fill` in the tokens of the model under test."""
+    try:
+        return fill(source.count, room, sizes, least, build)
+    except DoesNotFit as e:
+        raise DoesNotFit(f"a length of {source.length} tokens: {e}; raise it with --set TASK.length=N") from e
 
 
 def recall(source: Source) -> Iterator[Item]:

@@ -1,75 +1,30 @@
-"""Shard tasks on a local process pool: pure functions, atomic outputs, resume.
-
-A task is `fn(shard) -> result`; its result is written to `work/<index>.json` when it is done, so a killed run
-repeats only the shards that were under way. Order of results is the order of shards, whatever the workers did.
-"""
+"""`run_shards`: a pure function over shards, with resume, as a plan of one step."""
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from phikit.jobs.progress import bar
-from phikit.records.ids import fingerprint
-from phikit.records.io import read_json, write_json
+from phikit.jobs.plan import Shard, Step, compile
+from phikit.jobs.run import LOCAL, ShardError, run_plan
 
-
-class ShardError(RuntimeError):
-    """A shard failed; the message names it and what was raised."""
+__all__ = ["ShardError", "run_shards"]
 
 
 def run_shards(
-    fn: Callable[[Any], Any], shards: Sequence[Any], *, work: Path, label: str, workers: int = 1
+    fn: Callable[[Any], Any],
+    shards: Sequence[Any],
+    *,
+    work: Path,
+    label: str,
+    workers: int = 1,
+    on: str = LOCAL,
 ) -> list[Any]:
-    """Results of `fn` over JSON-able `shards`, in order. Done shards are read back from `work`.
+    """JSON-able results of `fn` over JSON-able `shards`, in order; those done before are read back from `work`.
 
-    A result belongs to its shard by the shard's fingerprint: a changed shard is computed again.
-    Raises ShardError at the first failure; what was finished by then is kept.
+    A result belongs to its shard and the code of `fn`: where one has changed it is computed again. `on` and what is
+    raised: as `run.run_plan`.
     """
-    results: list[Any] = [None] * len(shards)
-    todo: list[int] = []
-    for i, shard in enumerate(shards):
-        path = work / f"{i:05d}.json"
-        saved = read_json(path) if path.exists() else None
-        if saved is not None and saved["key"] == fingerprint(shard):
-            results[i] = saved["result"]
-        else:
-            todo.append(i)
-
-    def keep(i: int, result: Any) -> None:
-        results[i] = result
-        write_json(work / f"{i:05d}.json", {"key": fingerprint(shards[i]), "result": result})
-
-    with bar(label, total=len(shards), unit="shards") as b:
-        b.advance(len(shards) - len(todo))
-        if workers <= 1 or len(todo) <= 1:
-            for i in todo:
-                try:
-                    result = fn(shards[i])
-                except Exception as e:
-                    raise ShardError(f"{label}, shard {i} ({_short(shards[i])}): {e}") from e
-                keep(i, result)
-                b.advance()
-            return results
-        # spawn: a forked child of a process that holds torch's thread pools may hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
-            futures = {pool.submit(fn, shards[i]): i for i in todo}
-            for future in as_completed(futures):
-                i = futures[future]
-                try:
-                    result = future.result()
-                except Exception as e:
-                    pool.shutdown(cancel_futures=True)
-                    raise ShardError(f"{label}, shard {i} ({_short(shards[i])}): {e}") from e
-                keep(i, result)
-                b.advance()
-    return results
-
-
-def _short(shard: Any) -> str:
-    text = str(shard)
-    return text if len(text) <= 80 else text[:77] + "..."
+    plan = compile(work, [Step(label, fn, [Shard(s) for s in shards])])
+    return run_plan(plan, label=label, workers=workers, on=on, fn=fn)

@@ -24,9 +24,10 @@ class Bar(Protocol):
 class _Lines:
     """A plain line now and then: for logs and CI, where a redrawn bar would be noise."""
 
-    def __init__(self, label: str, total: float | None, unit: str) -> None:
+    def __init__(self, label: str, total: float | None, unit: str, done: float = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done, self.start, self.last = 0.0, time.monotonic(), time.monotonic()
+        self.before, self.done = done, done
+        self.start, self.last = time.monotonic(), time.monotonic()
         self.shown: dict[str, object] = {}
 
     def advance(self, n: float = 1, **shown: object) -> None:
@@ -38,7 +39,7 @@ class _Lines:
 
     def line(self) -> None:
         seconds = max(time.monotonic() - self.start, 1e-9)
-        rate = self.done / seconds
+        rate = (self.done - self.before) / seconds
         part = f"{self.done:,.0f}" + (f"/{self.total:,.0f}" if self.total else "")
         left = f", {max(self.total - self.done, 0) / rate:.0f} s left" if self.total and rate else ""
         extra = "".join(f", {k} {v}" for k, v in self.shown.items())
@@ -56,13 +57,14 @@ class _Rich:
 
 
 @contextlib.contextmanager
-def bar(label: str, total: float | None = None, unit: str = "rows") -> Iterator[Bar]:
-    """A progress bar on stderr. PHIKIT_QUIET=1 shows nothing."""
+def bar(label: str, total: float | None = None, unit: str = "rows", done: float = 0) -> Iterator[Bar]:
+    """A progress bar on stderr. `done` is what an earlier run did: no part of the rate. PHIKIT_QUIET=1 shows
+    nothing."""
     if os.environ.get("PHIKIT_QUIET"):
         yield _Silent()
         return
     if not sys.stderr.isatty():
-        lines = _Lines(label, total, unit)
+        lines = _Lines(label, total, unit, done)
         yield lines
         if time.monotonic() - lines.start >= LINE_SECONDS:
             lines.line()
@@ -75,7 +77,7 @@ def bar(label: str, total: float | None = None, unit: str = "rows") -> Iterator[
         TimeRemainingColumn(), TextColumn("{task.fields[extra]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Rich(progress, progress.add_task(label, total=total, extra=""))
+        yield _Rich(progress, progress.add_task(label, total=total, completed=int(done), extra=""))
 
 
 class _Silent:

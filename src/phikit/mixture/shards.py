@@ -6,9 +6,12 @@ one more than documents), and `ids.txt` (a document id a line, for provenance).
 
 from __future__ import annotations
 
+import os
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -45,6 +48,46 @@ class TokenShard:
             with atomic_path(folder / f"{name}.npy") as tmp, tmp.open("wb") as f:
                 np.save(f, getattr(self, name))
         write_text(folder / "ids.txt", "".join(i + "\n" for i in ids))
+
+
+class ShardWriter:
+    """A shard written document by document; memory holds its offsets alone. Files are put in place by `close`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.offsets = folder, array("q", [0])
+        folder.mkdir(parents=True, exist_ok=True)
+        self._types = {"tokens": np.dtype(np.uint32), "weights": np.dtype(np.uint8)}
+        self._files = {name: self._draft(name).open("wb") for name in self._types}
+        for name, file in self._files.items():
+            self._header(name, file)
+        self._ids = self._draft("ids").open("w", encoding="utf-8")
+
+    def add(self, id: str, tokens: Sequence[int], weights: Sequence[int]) -> None:
+        for (name, file), row in zip(self._files.items(), (tokens, weights)):
+            file.write(np.asarray(row, self._types[name]).tobytes())
+        self.offsets.append(self.offsets[-1] + len(tokens))
+        self._ids.write(id + "\n")
+
+    def close(self) -> None:
+        for name, file in self._files.items():
+            file.seek(0)
+            self._header(name, file)  # numpy keeps room in it for a longer shape
+        with self._draft("offsets").open("wb") as f:
+            np.save(f, np.frombuffer(self.offsets, np.int64))
+        for file in (*self._files.values(), self._ids):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        for name in (*self._types, "offsets"):
+            self._draft(name).replace(self.folder / f"{name}.npy")
+        self._draft("ids").replace(self.folder / "ids.txt")
+
+    def _header(self, name: str, file: BinaryIO) -> None:
+        about = {"descr": self._types[name].str, "fortran_order": False, "shape": (self.offsets[-1],)}
+        np.lib.format.write_array_header_1_0(file, about)
+
+    def _draft(self, name: str) -> Path:
+        return self.folder / f".{name}.tmp"
 
 
 def encode_documents(

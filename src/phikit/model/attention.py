@@ -8,12 +8,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from phikit.model.blockwise import Packed, attend_blockwise, packed
 from phikit.model.documents import Documents, copied, end_to_end, flex, is_block_mask, of_segments
 from phikit.model.layout import Kernel
 
 # Slots of a row up to which scores are written out: torch's CPU kernel takes twice the time at T = 64 and the same
 # at T = 128 (forward + backward, masked, 1024 tokens).
 SHORT = 128
+BLOCKWISE = torch.float32, torch.bfloat16  # of values
 
 
 def document_mask(segments_BT: torch.Tensor) -> torch.Tensor:
@@ -25,7 +27,10 @@ def document_mask(segments_BT: torch.Tensor) -> torch.Tensor:
 
 
 def mask_of(segments_BT: torch.Tensor, kernel: Kernel | None, device: torch.device):
-    """The mask of packed rows, whose ids are on the CPU, for `attend` on `device`; kernel None: the dense one."""
+    """The mask of packed rows, whose ids are on the CPU, for `attend` on `device`. On the CPU None where rows are one
+    document each; kernel None on another device: the dense one."""
+    if kernel is None and device.type == "cpu":
+        return packed(segments_BT)
     if kernel is None:
         return document_mask(copied(segments_BT, device))
     return of_segments(segments_BT, kernel, device)
@@ -137,7 +142,7 @@ def _exchange(x_BNTH: torch.Tensor, how: Ulysses, *, from_heads: bool) -> torch.
 
 def attend(q_BNTH: torch.Tensor, k_BKSH: torch.Tensor, v_BKSH: torch.Tensor, mask: Any) -> torch.Tensor:
     """Softmax attention with scale H^-0.5; K key/value heads serve N query heads. `mask` None means causal
-    over equal lengths; a bool tensor, `Ragged`, or what `mask_of` gives. Returns [B, N, T, H]."""
+    over equal lengths; a bool tensor, `Ragged`, `Packed`, or what `mask_of` gives. Returns [B, N, T, H]."""
     if isinstance(mask, Ulysses):
         q, k, v = (_exchange(x, mask, from_heads=False) for x in (q_BNTH, k_BKSH, v_BKSH))
         return _exchange(attend(q, k, v, mask.mask), mask, from_heads=True)
@@ -147,17 +152,25 @@ def attend(q_BNTH: torch.Tensor, k_BKSH: torch.Tensor, v_BKSH: torch.Tensor, mas
         return end_to_end(q_BNTH, k_BKSH, v_BKSH, mask)
     if is_block_mask(mask):
         return flex(q_BNTH, k_BKSH, v_BKSH, mask)
+    if mask is None or isinstance(mask, Packed):
+        if q_BNTH.requires_grad and torch.is_grad_enabled() and v_BKSH.dtype in BLOCKWISE and _on_cpu(q_BNTH):
+            return attend_blockwise(q_BNTH.float(), k_BKSH.float(), v_BKSH, mask)
+        mask = mask.bias if mask else None
     groups = q_BNTH.shape[1] // k_BKSH.shape[1]
     if groups > 1:
         k_BKSH, v_BKSH = (x.repeat_interleave(groups, dim=1) for x in (k_BKSH, v_BKSH))
-    dtype = q_BNTH.dtype
-    if q_BNTH.device.type == "cpu" and dtype == torch.bfloat16:
+    dtype = v_BKSH.dtype
+    if _on_cpu(q_BNTH) and dtype == torch.bfloat16:
         # torch's CPU kernel takes 2.2x the time in bf16 at T = 128 and the same at T = 512 (forward + backward).
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.float()
         with torch.autocast("cpu", enabled=False):
             return _sdpa(q_BNTH.float(), k_BKSH.float(), v_BKSH.float(), mask).to(dtype)
     return _sdpa(q_BNTH, k_BKSH, v_BKSH, mask)
+
+
+def _on_cpu(x: torch.Tensor) -> bool:
+    return x.device.type == "cpu"
 
 
 def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

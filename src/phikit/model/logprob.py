@@ -17,7 +17,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from phikit.model.layout import CHUNK, CUDA_CHUNK
+from phikit.model.layout import CHUNK, CPU_CHUNK, CUDA_CHUNK
+
+IN_CACHE = 1 << 18  # logits that the CPU turns into gradients at once: 1 MB
 
 
 def token_logprobs(
@@ -46,14 +48,13 @@ def weighted_nll(
     chunk: int | None = None,
     step: Callable | None = None,
 ) -> torch.Tensor:
-    """-sum(weight x log p(target)), the language-model loss before its division; a scalar. With gradients, and more
-    than one chunk or on CUDA, those of a chunk are made right after its logits: nothing is computed twice and no
-    logits are kept. `step` in place of what makes loss and gradient of a chunk (`_nll_step`), even for one chunk."""
-    chunk = chunk or (CUDA_CHUNK if hidden_ND.is_cuda else CHUNK)
-    fused = step or hidden_ND.shape[0] > chunk or hidden_ND.is_cuda
-    if not (fused and torch.is_grad_enabled() and hidden_ND.requires_grad) or is_divided(head_VD):
+    """-sum(weight x log p(target)), the language-model loss before its division; a scalar. Gradients of a chunk are
+    made right after its logits: nothing is computed twice and no logits are kept. `step` in place of what makes loss
+    and gradient of a chunk (`_nll_step`)."""
+    chunk = chunk or (CUDA_CHUNK if hidden_ND.is_cuda else CPU_CHUNK)
+    if not (torch.is_grad_enabled() and hidden_ND.requires_grad) or is_divided(head_VD):
         return -(token_logprobs(hidden_ND, head_VD, targets_N, chunk) * weight_N).sum()
-    step = step or (_compiled_step() if hidden_ND.is_cuda else _nll_step)
+    step = step or (_compiled_step() if hidden_ND.is_cuda else _nll_step_in_cache)
     return _WeightedNLL.apply(hidden_ND, head_VD, targets_N, weight_N, chunk, step)  # type: ignore[return-value]
 
 
@@ -73,7 +74,9 @@ class _WeightedNLL(torch.autograd.Function):
                 nll, grad = step(x[part] @ w.T, targets[part], weight[part])
                 total += nll
                 torch.mm(grad, w, out=grad_x[part])
-                if grad_w is not None:
+                if grad_w is not None and grad.dtype == grad_w.dtype:
+                    grad_w.addmm_(grad.T, x[part])
+                elif grad_w is not None:
                     grad_w += grad.T @ x[part]
         ctx.save_for_backward(grad_x, *([] if grad_w is None else [grad_w]))
         return total
@@ -99,6 +102,21 @@ def _nll_step(
     hit = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
     grad = ((wide - below[:, None]).exp() - hit.float()) * weight[:, None]
     return ((below - chosen) * weight).sum(), grad.to(logits.dtype)
+
+
+def _nll_step_in_cache(
+    logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_nll_step` for the CPU: few passes, a few rows at a time, and the gradient in place of the logits. The
+    denominator of a softmax is its largest numerator over its largest probability."""
+    total, size = torch.zeros(()), max(1, IN_CACHE // logits.shape[1])
+    wide = torch.empty(min(size, len(logits)), logits.shape[1])
+    for x, t, w in zip(*(y.split(size) for y in (logits, targets[:, None], weight[:, None]))):
+        p = torch.softmax(x, -1, dtype=torch.float32, out=wide[: len(x)])
+        below = x.amax(-1, keepdim=True).float() - p.amax(-1, keepdim=True).log_()
+        total += ((below - x.gather(-1, t)) * w).sum()
+        x.copy_(p.mul_(w).scatter_add_(1, t, -w))
+    return total, logits
 
 
 @cache

@@ -18,25 +18,39 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.distributed.tensor.parallel.style import ParallelStyle
 from torch.utils.checkpoint import checkpoint
 
+from phikit.model.fused import fuse
 from phikit.model.layout import Layout, kernel_of, misfits
 from phikit.model.logprob import shared
 from phikit.model.ranks import Ranks
 from phikit.model.transformer import Transformer
 
 
-def parallelize(model: Transformer, ranks: Ranks, *, compile: bool = True, half: bool | None = None) -> None:
+def parallelize(
+    model: Transformer,
+    ranks: Ranks,
+    *,
+    compile: bool = True,
+    half: bool | None = None,
+    cuda: bool | None = None,
+) -> None:
     """Moves the network to its devices. `compile`: whether the shapes of this stage repeat, so that layout.compile
-    holds. `half`: bf16 in the residual stream and in gathered weights, by default on CUDA with precision bf16.
-    Raises ValueError where the layout does not fit the network."""
+    holds. `cuda`: as on that device, by default where it is. There, with precision bf16, `half`: bf16 in the residual
+    stream and in gathered weights. On the CPU blocks that are not compiled are `model.fused`'s. Raises ValueError
+    where the layout does not fit the network."""
     layout = ranks.layout
+    if cuda is None:
+        cuda = ranks.device.type == "cuda"
     if half is None:
-        half = layout.precision == "bf16" and ranks.device.type == "cuda"
+        half = layout.precision == "bf16" and cuda
     if wrong := misfits(model.config, layout, model.config.context):
         raise ValueError("; ".join(wrong))
     if ranks.shards is not None and layout.tp > 1:
         tensor_parallel(model, ranks.shards["tp"])
     for block in model.blocks:  # no wrapper modules: parameters keep their names
-        run = torch.compile(block.forward) if layout.compile and compile else block.forward
+        if layout.compile and compile:
+            run = torch.compile(block.forward)
+        else:
+            run = block.forward if cuda else fuse(block)  # type: ignore[arg-type]
         if layout.recompute == "blocks":
             run = partial(checkpoint, run, use_reentrant=False)
         block.forward = run

@@ -37,6 +37,14 @@ def join() -> None:
         dist.init_process_group("gloo", timeout=PATIENCE)
 
 
+def leave() -> None:
+    """Ends the process group, and forgets the meshes that were made on it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    _meshes.cache_clear()
+    control_group.cache_clear()
+
+
 class Ranks:
     """This process among those of `layout`. Raises ValueError where torchrun started another number."""
 

@@ -24,7 +24,7 @@ POINTS = 40
 # Arcsine-spaced points: equal weights on them are Jeffreys' prior, Beta(1/2, 1/2).
 _P = np.sin(np.pi / 2 * (np.arange(POINTS) + 0.5) / POINTS) ** 2
 _LOG_P, _LOG_Q = np.log(_P), np.log1p(-_P)
-_D = np.abs(_P[:, None] - _P[None, :])
+APART = np.abs(_P[:, None] - _P[None, :])
 _CELLS = 64  # cells of an unknown token probability
 EVEN = np.full((POINTS, POINTS), POINTS**-2.0)  # Jeffreys' prior of both
 
@@ -61,13 +61,13 @@ def posterior(a: Stream, b: Stream, prior: np.ndarray = EVEN) -> np.ndarray:
 
 def chance(a: Stream, b: Stream, difference: float, prior: np.ndarray = EVEN) -> float:
     """Posterior probability of |pA - pB| >= difference."""
-    return float(posterior(a, b, prior)[difference <= _D].sum()) if difference <= 1 else 0.0
+    return float(posterior(a, b, prior)[difference <= APART].sum()) if difference <= 1 else 0.0
 
 
 def log_e_difference(a: Stream, b: Stream, difference: float, prior: np.ndarray = EVEN) -> float:
     """Log of the e-value against |pA - pB| <= difference. -inf where nothing could reject it. `prior` [POINTS, POINTS]
     says what pairs are expected; any one that was fixed before the first outcome is valid."""
-    if a.n == 0 or b.n == 0 or not (weights := prior * (difference < _D)).any():
+    if a.n == 0 or b.n == 0 or not (weights := prior * (difference < APART)).any():
         return -math.inf
     return _mixture(a, b, weights) - _best_null(a, b, difference)
 
@@ -137,7 +137,7 @@ def log_e_change(
         return -math.inf
     # The token's probability is a parameter too: Jeffreys' mixture above, the best cell of its range below.
     mixture = (
-        _log_beta(t + 0.5, o + 0.5) - _log_beta(0.5, 0.5) + _mixture(taken, other, prior * (change < _D))
+        _log_beta(t + 0.5, o + 0.5) - _log_beta(0.5, 0.5) + _mixture(taken, other, prior * (change < APART))
     )
     edges = np.linspace(low, high, _CELLS + 1)
     draws = Stream(t + o, t)

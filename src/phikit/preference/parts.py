@@ -7,12 +7,14 @@ that token is tested, and when it passes, an alternative to it is verified by ro
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from phikit.preference.answer import Answer, common
 from phikit.preference.evalues import Stream, chance, log_e_change, log_e_difference, log_ratio
-from phikit.preference.priors import Prior, Priors, kind_of
+from phikit.preference.priors import Prior, Priors, Tokens, far_mass, kind_of, tilted
 from phikit.preference.rollouts import Prefix, Question, Rollout
 
 NONE = Stream(0, 0)
@@ -113,6 +115,7 @@ class Run:
     answers: int = 0
     pivots: int = 0
     priors: Priors = field(default_factory=Priors)
+    tokens: Tokens = field(default_factory=Tokens)
 
     @property
     def needed(self) -> float:
@@ -219,38 +222,51 @@ class Parts:
 
     def _test(self, i: int) -> list[Wanted]:
         taken, apart = self.answer.at(i + 1), self.answer.apart(i, i + 1)
+        likely, scale = self._likely(i), self.answer.bound(i, i + 1)
+        self.run.tokens.note(self._key(i), self._alike(i), likely)
         if min(taken.n, apart.n) < self.c.few:
+            if chance(taken, apart, self.c.gap / scale, self._expected(i)) < self.c.hopeless:
+                self.tokens[i] = "done"
+                return []
             return self._both(i, i + 1, self.c.few)
         log_e, needed = self._log_e(i), self.run.needed - math.log(self.answer.weights[i])
-        scale = self.answer.bound(i, i + 1)
-        if log_e >= needed and self._likely(i) >= 1 - self.c.error:
+        if log_e >= needed and likely >= 1 - self.c.error:
             self.tokens[i] = "pairing" if self.c.pairs else "done"
             self.passed.add(i)
             self.run.pivots += 1
             return []
         least = self.c.least / scale
-        if self._lost(taken, apart, self.c.gap / scale, least, log_e, needed, self._prior(i)):
+        if self._lost(taken, apart, self.c.gap / scale, least, log_e, needed, self._expected(i)):
             self.tokens[i] = "done"
             return []
-        return self._both(i, i + 1, self._enough(taken, apart, least, log_e, needed, self._prior(i)))
+        return self._both(i, i + 1, self._enough(taken, apart, least, log_e, needed, self._expected(i)))
 
-    def _enough(self, a: Stream, b: Stream, least: float, log_e: float, needed: float, prior: Prior) -> float:
+    def _enough(
+        self, a: Stream, b: Stream, least: float, log_e: float, needed: float, prior: np.ndarray
+    ) -> float:
         """How many outcomes a side the test will take if things go on as they did: a little less, to look again."""
         if needed == -math.inf:
             # Small steps where it may end any moment.
-            far = 0.2 < chance(a, b, least / NO_EFFECT, prior.chance) < 0.7
+            far = 0.2 < chance(a, b, least / NO_EFFECT, prior) < 0.7
             return min(a.n, b.n) + (self.c.most if far else self.c.least_more)
         ratio = max(log_ratio(a, b, least), 1e-9)
         n = (a.n + b.n) * (needed + max(0.0, ratio - log_e)) / ratio
         return max(min(a.n, b.n) + self.c.least_more, min(self.c.rollouts, 0.45 * n))
 
     def _lost(
-        self, a: Stream, b: Stream, difference: float, least: float, log_e: float, needed: float, prior: Prior
+        self,
+        a: Stream,
+        b: Stream,
+        difference: float,
+        least: float,
+        log_e: float,
+        needed: float,
+        prior: np.ndarray,
     ) -> bool:
         """Whether it is not worth to go on: a change of the gap is unlikely, the rollouts are spent, or what they have
         shown so far, and two standard deviations more, would not be enough when they are."""
         n, most = a.n + b.n, 2 * self.c.rollouts
-        if n >= most or chance(a, b, difference, prior.chance) < self.c.hopeless:
+        if n >= most or chance(a, b, difference, prior) < self.c.hopeless:
             return True
         ratio = log_ratio(a, b, least)
         hoped = (ratio + 2 * math.sqrt(2 * ratio)) * most / n
@@ -265,7 +281,21 @@ class Parts:
     def _likely(self, i: int) -> float:
         a = self.answer
         nearly = self.c.nearly / a.bound(i, i + 1)
-        return chance(a.at(i + 1), a.apart(i, i + 1), nearly, self._prior(i).chance)
+        return chance(a.at(i + 1), a.apart(i, i + 1), nearly, self._expected(i))
+
+    def _key(self, i: int) -> Key:
+        return self.question.id, self.answer.tokens[:i], self.answer.tokens[i]
+
+    def _alike(self, i: int) -> tuple[Hashable, ...]:
+        """What tests of a run have in common: the token, and the token after the same one before it."""
+        token = self.answer.tokens[i]
+        return token, (self.answer.tokens[i - 1] if i else None, token)
+
+    def _expected(self, i: int) -> np.ndarray:
+        """The prior of a posterior, [POINTS, POINTS], with what the run knows of this token."""
+        prior, nearly = self._prior(i).chance, self.c.nearly / self.answer.bound(i, i + 1)
+        share = self.run.tokens.share(self._key(i), self._alike(i), far_mass(prior, nearly))
+        return tilted(prior, nearly, share)
 
     def _prior(self, i: int) -> Prior:
         return self.priors[kind_of(self.answer.bound(i, i + 1))]
@@ -295,8 +325,8 @@ class Parts:
             slot.likely = chance(taken, s, self.c.nearly, pair.chance)
             if slot.log_e >= needed and slot.likely >= 1 - self.c.error:
                 break
-            if not self._lost(taken, s, self.c.gap, self.c.least, slot.log_e, needed, pair):
-                each = self._enough(taken, s, self.c.least, slot.log_e, needed, pair)
+            if not self._lost(taken, s, self.c.gap, self.c.least, slot.log_e, needed, pair.chance):
+                each = self._enough(taken, s, self.c.least, slot.log_e, needed, pair.chance)
                 lack = ((own, each - s.n), (self.answer.tokens[: i + 1], each - taken.n))
                 return [(p, min(self.c.most, max(self.c.least_more, math.ceil(x)))) for p, x in lack if x > 0]
             slot.failed.add(slot.other)

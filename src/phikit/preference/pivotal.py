@@ -11,7 +11,8 @@ What differs from the report makes it cheaper and says how sure it is:
 - a prefix is sampled until its part is decided, not a fixed number of times. With pi the probability of a part,
   its change is (1 - pi)(p_taken - p_apart): both sides come out of the same rollouts;
 - a token is listed when the posterior chance that it changes p by 3/4 gap or more is at least 1 - `error`, under a
-  prior learned from the questions done before (`priors`); a pair when the same holds of its two tokens. How many of
+  prior learned from the other tests of the run, above all those of the same token (`priors`); a pair when the same
+  holds of its two tokens. How many of
   them e-BH also certifies to have an effect (|change| > gap / 10), for any model and any stopping, is counted, and
   `certified` lists those alone (`evalues`).
 """

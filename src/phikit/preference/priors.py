@@ -1,16 +1,19 @@
-"""What a search expects of a token before it samples it, learned from the questions that are done.
+"""What a search expects of a token before it samples it, learned from the other tests of the run.
 
-An e-value may use any prior that was fixed before its first outcome; one that resembles the run needs fewer rollouts to
-say the same. A question takes the priors as they are when it begins, from questions that were finished by then.
+How outcomes are distributed comes from the questions that are done (`Priors`): an e-value may use any prior that was
+fixed before its first outcome, so a question takes them as they are when it begins. How often a token is pivotal at
+all comes from all tests so far of the same token after the same one before it (`Tokens`), decided or not: those that
+end early are not typical. No e-value reads it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from phikit.preference.evalues import EVEN, POINTS, Stream, posterior
+from phikit.preference.evalues import APART, EVEN, POINTS, Stream, posterior
 
 # Before anything is learned: a single token often leads near 0 or 1; what any other token leads to lies between.
 _POINT = np.arange(POINTS)
@@ -21,6 +24,7 @@ _BETWEEN = _BETWEEN / _BETWEEN.sum()
 _SAME = np.exp(-((_POINT[:, None] - _POINT[None, :]) ** 2) / 8.0)
 _DOUBT = 0.5 * EVEN + 0.5 * _SAME / _SAME.sum()
 WEIGHT = 6.0  # tests that the first guess counts for
+STRENGTH = 4.0  # tests that a coarser share counts for
 FREE = 0.5  # tokens that can change p by this much are expected to differ from those that cannot
 
 
@@ -64,6 +68,46 @@ class Priors:
     def now(self) -> dict[str, Prior]:
         """By kind of test: a token that can change p by FREE or more, one that cannot, the two tokens of a pair."""
         return {k: x.prior() for k, x in self._kinds.items()}
+
+
+class Tokens:
+    """The share of tests in which a token was pivotal, by what is alike in them: `keys` of a test, coarse to fine. Each
+    share is drawn to the coarser one, with the weight of STRENGTH tests. A test never counts for itself."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Hashable, tuple[int, float]] = {}  # key -> tests, sum of their chances
+        self._own: dict[Hashable, float] = {}  # test -> what it has put in
+
+    def note(self, test: Hashable, keys: Sequence[Hashable], chance: float) -> None:
+        """The present posterior chance that a test's token is pivotal."""
+        before = self._own.get(test)
+        self._own[test] = chance
+        for key in keys:
+            n, total = self._seen.get(key, (0, 0.0))
+            self._seen[key] = n + (before is None), total + chance - (before or 0.0)
+
+    def share(self, test: Hashable, keys: Sequence[Hashable], before: float) -> float:
+        """What to expect of a test, where `before` is expected of any."""
+        own = self._own.get(test)
+        for key in keys:
+            n, total = self._seen.get(key, (0, 0.0))
+            if own is not None:
+                n, total = n - 1, total - own
+            before = (STRENGTH * before + total) / (STRENGTH + n)
+        return before
+
+
+def tilted(prior: np.ndarray, difference: float, share: float) -> np.ndarray:
+    """The prior with probability `share` on pairs that differ by `difference` or more."""
+    far = difference <= APART
+    mass = float(prior[far].sum())
+    if not 0 < mass < 1:
+        return prior
+    return prior * np.where(far, share / mass, (1 - share) / (1 - mass))
+
+
+def far_mass(prior: np.ndarray, difference: float) -> float:
+    return float(prior[difference <= APART].sum())
 
 
 def kind_of(bound: float) -> str:

@@ -9,12 +9,14 @@ from typing import Any
 
 from phikit.recipe.schema import Recipe
 from phikit.records.artifact import Artifact
+from phikit.train.sinks import Name
 
 
 @dataclass(frozen=True)
 class StageContext:
     """`config` is the stage's own section; `work` (= out/.work) is kept for a resume and gone when the stage
-    is done. Every other section that it reads through `ctx.recipe.<section>` enters its fingerprint."""
+    is done. `on`: where shard tasks run, as `jobs.run.run_plan`; it enters no fingerprint. Every other
+    section that it reads through `ctx.recipe.<section>` enters its fingerprint."""
 
     name: str
     recipe: Recipe
@@ -23,6 +25,7 @@ class StageContext:
     out: Path
     work: Path
     seed: int
+    on: str = "local"
 
     @property
     def root(self) -> Path:
@@ -34,6 +37,11 @@ class StageContext:
         """Where engines run: `layout.device`, None for its `auto`. It enters no fingerprint: a machine is no recipe."""
         chosen = self.recipe.layout.device
         return None if chosen == "auto" else chosen
+
+    @property
+    def sinks(self) -> tuple[Name, ...]:
+        """Where logs of training are copied to. Enters no fingerprint."""
+        return self.recipe.metrics.sinks
 
     def one(self, *stages: str) -> str:
         """The first of these stages that is an input: which of them a recipe has (NEEDS with "a|b")."""

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from phikit.jobs.run import LOCAL, Planned, check_on
 from phikit.recipe import crew, plan, sources
 from phikit.recipe.context import StageContext
 from phikit.recipe.schema import Recipe
@@ -53,6 +54,7 @@ def run(
     *,
     only: str | None = None,
     start: str | None = None,
+    on: str = LOCAL,
     say: Callable[[str], None] = print,
     package: str = sources.STAGE_PACKAGE,
 ) -> int:
@@ -60,7 +62,8 @@ def run(
     needed to go on saved, so that a scheduler requeues; 1 a stage failed; 130 stopped by Ctrl-C. Under torchrun the
     ranks join in the stages that train.
 
-    `only` runs one stage on the inputs that are on disk; `start` recomputes from that stage on. Raises
+    `only` runs one stage on the inputs that are on disk; `start` recomputes from that stage on; `on` says where shard
+    tasks run (`jobs.run.run_plan`): with `plan` the run ends where the first plan is to be worked through. Raises
     ValueError before anything is computed where the run cannot start.
     """
     for option, stage in (("--only", only), ("--from", start)):
@@ -68,6 +71,7 @@ def run(
             raise RunError(
                 f"{option} {stage}: the recipe has no such stage (it has {', '.join(recipe.stages)})"
             )
+    check_on(on)
     plan.check_export(recipe)  # rather than after the training
     if crew.rank():
         return crew.follow(recipe, out, package)
@@ -78,15 +82,15 @@ def run(
         if any(s.cached is None or s.name in forced for s in todo):
             _check_disk(recipe, out, {s.name for s in todo if s.cached is None or s.name in forced})
         write_json(out / "recipe.json", recipe.model_dump(mode="json"))
-        code = _Run(recipe, out, say, package).stages(todo, forced)
+        code = _Run(recipe, out, say, package, on).stages(todo, forced)
         if code == 0:
             crew.call(None)
         return 0 if code == STOPPED else code
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, out: Path, say: Callable[[str], None], package: str) -> None:
-        self.recipe, self.out, self.say, self.package = recipe, out, say, package
+    def __init__(self, recipe: Recipe, out: Path, say: Callable[[str], None], package: str, on: str) -> None:
+        self.recipe, self.out, self.say, self.package, self.on = recipe, out, say, package, on
         self.rows = _timings(out, recipe.stages)
 
     def stages(self, todo: list[StageStatus], forced: set[str]) -> int:
@@ -109,6 +113,10 @@ class _Run:
                 self._row(name, "stopped", seconds=time.monotonic() - begin)
                 self.say(f"stopped in {name}. The same command goes on from there (without --from).")
                 return STOPPED if e.signal == signal.SIGTERM else 130
+            except Planned as e:
+                self._row(name, "stopped", seconds=time.monotonic() - begin)
+                self.say(f"{name:<10} {e}")
+                return 0
             except Exception as e:
                 self._failed(name, e, time.monotonic() - begin)
                 failed = failed or name
@@ -142,6 +150,7 @@ class _Run:
             out=folder,
             work=folder / artifact.WORK,
             seed=self.recipe.seed_of(name),
+            on=self.on,
         )
         module = importlib.import_module(f"{self.package}.{name}")
         crew.call(name, tuple(inputs))

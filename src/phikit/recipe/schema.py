@@ -30,6 +30,7 @@ from phikit.recipe.schema_data import (
     World,
 )
 from phikit.recipe.units import ContextLength, Count, Multiple, Share
+from phikit.train.sinks import Name as Sink
 
 __all__ = ["CHECKPOINTS", "STAGES", "Phase", "Recipe", "Section", "json_schema", "known_keys", "model_at"]
 
@@ -206,6 +207,7 @@ class Eval(Section):
     temperature: Positive = 1.0
     max_tokens: Rows = 64
     bits_documents: Rows = 16  # held-out documents for bits per byte, at most
+    long_items: Count = 0  # of each long-context task at 2x and 4x the base context; 0: none
 
 
 class Export(Section):
@@ -229,6 +231,12 @@ STAGES = (
 CHECKPOINTS = ("init", "pretrain", "midtrain", "sft", "dpo1", "dpo2")
 
 
+class Metrics(Section):
+    """`sinks`: where the logs of training stages are copied to as they grow; their packages are extras."""
+
+    sinks: tuple[Sink, ...] = ()
+
+
 class Recipe(Section):
     """A whole recipe at one scale. A stage that is left out is not run."""
 
@@ -239,6 +247,7 @@ class Recipe(Section):
     model: Model | None = None  # without it `init` brings one
     teacher: Teacher = Teacher()
     layout: Layout = Layout()
+    metrics: Metrics = Metrics()
     init: Init | None = None
     questions: Questions | None = None
     corpus: Corpus | None = None

@@ -90,6 +90,8 @@ class Corpus(Section):
     languages: tuple[str, ...] = ("en",)
     max_bytes: CorpusBytes
     folders: tuple[Folder, ...] = ()
+    quality: bool = True  # whether the quality heuristics apply
+    paragraphs: Count = 0  # one that more documents have is cut from all but the first; 0: none
     decontaminate: Decontaminate = Decontaminate()
     heldout: Share = 0.02
 

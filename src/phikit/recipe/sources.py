@@ -1,22 +1,20 @@
 """What a stage is made of, read from its source without importing it: declarations, own files, libraries.
 
-Reading by `ast` keeps torch out of the runner, so that a run where all is cached ends in a second or two. The
-closure of a stage is its file, every phikit module it imports (also inside functions), the packages they lie
-in, and the data files of those packages. An import by name at run time (importlib) is not seen.
+Reading by `ast` (records/code.py) keeps torch out of the runner, so that a run where all is cached ends in a second
+or two.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-import importlib.metadata
-import importlib.util
-import platform
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from phikit.records.ids import file_sha256, fingerprint
+from phikit.records import code
+from phikit.records.code import files_fingerprint, library_versions, module_file
+from phikit.records.code import imports as _imports  # noqa: F401  tests empty its cache
+from phikit.records.code import parse as _parse
 
 STAGE_PACKAGE = "phikit.recipe.stages"
 # Modules that start and show stages but shape none of their bytes (what they hand over is fingerprinted).
@@ -24,8 +22,8 @@ _RUNNER = {f"phikit.recipe.{n}" for n in (
     "bench", "context", "load", "plan", "run", "scales", "schema", "schema_data", "show", "sources", "status",
     "studies", "trace", "units",
 )}  # fmt: skip
-_UNSHAPING = _RUNNER | {"phikit", "phikit.recipe", "phikit.cli", "phikit.jobs.progress"}
-_UNSHAPING_LIBRARIES = {"pydantic", "rich", "typer", "yaml"}
+_UNSHAPING = _RUNNER | {"phikit", "phikit.recipe", "phikit.cli", "phikit.jobs.progress", "phikit.jobs.on_ray"}
+_UNSHAPING_LIBRARIES = {"pydantic", "ray", "rich", "typer", "yaml"}
 
 
 @dataclass(frozen=True)
@@ -98,112 +96,19 @@ def stage_file(stage: str, package: str = STAGE_PACKAGE) -> Path:
 @functools.cache
 def sources_fingerprint(stage: str, package: str = STAGE_PACKAGE) -> str:
     """sha256 over the names and bytes of the stage's own files."""
-    root = stage_file(stage, package)
-    files = {_name(p): file_sha256(p) for p in _files(f"{package}.{stage}")}
-    return fingerprint([root.name, files])
+    return files_fingerprint(stage_file(stage, package).name, closure(f"{package}.{stage}"))
 
 
 @functools.cache
 def libraries(stage: str, package: str = STAGE_PACKAGE) -> dict[str, str]:
     """Versions of Python and of the third-party libraries that the stage's modules import."""
-    tops = set()
-    for module in closure(f"{package}.{stage}"):
-        path = module_file(module)
-        assert path is not None
-        tops |= {name.partition(".")[0] for name in _imports(path, module)}
-    tops -= set(sys.stdlib_module_names) | _UNSHAPING_LIBRARIES | {"phikit", package.partition(".")[0]}
-    versions = {top: version for top in sorted(tops) if (version := _version(top))}
-    return {"python": platform.python_version(), **versions}
+    return library_versions(closure(f"{package}.{stage}"), {*_UNSHAPING_LIBRARIES, "phikit"})
 
 
 @functools.cache
 def closure(module: str) -> tuple[str, ...]:
-    """Names of all own modules that `module` reaches by imports, itself included, sorted."""
-    seen: set[str] = set()
-    todo = [module]
-    while todo:
-        name = todo.pop()
-        path = module_file(name)
-        if name in seen or name in _UNSHAPING or path is None:
-            continue
-        seen.add(name)
-        todo.extend(_imports(path, name))
-        if "." in name:  # importing a module runs the packages it lies in
-            todo.append(name.rpartition(".")[0])
-    return tuple(sorted(seen))
-
-
-def module_file(module: str) -> Path | None:
-    """The file of a dotted module name, found without importing it; None where it is no module of ours."""
-    top, _, rest = module.partition(".")
-    root = _root(top)
-    if root is None:
-        return None
-    path = root.joinpath(*rest.split(".")) if rest else root
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-def _files(module: str) -> list[Path]:
-    files: set[Path] = set()
-    for name in closure(module):
-        path = module_file(name)
-        assert path is not None
-        files.add(path)
-        if path.name == "__init__.py":  # prompts, style sheets and templates of the package
-            files |= {
-                p for p in path.parent.rglob("*")
-                if p.is_file() and p.suffix not in (".py", ".pyc") and not p.name.startswith(".")
-            }  # fmt: skip
-    return sorted(files)
-
-
-@functools.cache
-def _root(top: str) -> Path | None:
-    """Folder of a top-level package that is ours: phikit, or the package a test keeps its stages in."""
-    if top in sys.stdlib_module_names:
-        return None
-    spec = importlib.util.find_spec(top)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    return None if "site-packages" in folder.parts and top != "phikit" else folder
-
-
-@functools.cache
-def _imports(path: Path, module: str) -> tuple[str, ...]:
-    """Dotted names a file imports; `from a import b` gives a and a.b, since b may be a module."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    names: list[str] = []
-    for node in ast.walk(_parse(path)):
-        if isinstance(node, ast.Import):
-            names += [a.name for a in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parent = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*parent, base] if base else parent)
-            names += [base, *(f"{base}.{a.name}" for a in node.names)]
-    return tuple(names)
-
-
-@functools.cache
-def _parse(path: Path) -> ast.Module:
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"), str(path))
-    except SyntaxError as e:
-        raise ValueError(f"{path}, line {e.lineno}: not valid Python ({e.msg})") from e
-
-
-@functools.cache
-def _version(top: str) -> str | None:
-    try:
-        return importlib.metadata.version(top)
-    except importlib.metadata.PackageNotFoundError:
-        names = importlib.metadata.packages_distributions().get(top)
-        return importlib.metadata.version(names[0]) if names else None
+    """Names of all own modules that `module` reaches by imports and that shape its bytes, sorted."""
+    return code.closure(module, _UNSHAPING)
 
 
 def _literal(node: ast.expr, where: str) -> tuple[str, ...]:
@@ -214,10 +119,3 @@ def _literal(node: ast.expr, where: str) -> tuple[str, ...]:
     if not isinstance(value, tuple) or not all(isinstance(v, str) for v in value):
         raise ValueError(f"{where} must be a literal tuple of strings")
     return value
-
-
-def _name(path: Path) -> str:
-    """The path from the top-level package on: equal on every machine."""
-    parts = path.parts
-    top = max((i for i, part in enumerate(parts) if part == "phikit"), default=len(parts) - 3)
-    return "/".join(parts[top:])

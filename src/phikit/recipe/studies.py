@@ -3,6 +3,10 @@
 nano-seeds   the nano run over five seeds named in advance: does each stage do its work, or was one seed lucky?
 pivotal      DPO on pivotal tokens against whole answers, random tokens, and two rounds against one
 unknowns     pairs of refusals, of kept forms and of safety in a closed world: does each move its own score?
+revision     a small teacher's answers as they come, validated, self-revised (section 2.2)
+repetition   synthetic text seen 4 or 12 times, the rest fresh web (figure 2)
+synthetic-only   synthetic text alone, with web rewrites, mixed with web (table 3)
+decontamination  what the hybrid rule finds of planted items that 13-grams miss (appendix B.1)
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from typing import Any
 
 from phikit.recipe.load import load
 from phikit.recipe.run import run
+from phikit.recipe.study_data import repetition, revision, synthetic_only
+from phikit.recipe.study_decontamination import decontamination
 from phikit.recipe.study_pivotal import pivotal
 from phikit.recipe.study_unknowns import unknowns
 from phikit.records.io import read_json, write_json
@@ -108,4 +114,8 @@ STUDIES: Mapping[str, Callable[[Path], int]] = {
     "nano-seeds": nano_seeds,
     "pivotal": pivotal,
     "unknowns": unknowns,
+    "revision": revision,
+    "repetition": repetition,
+    "synthetic-only": synthetic_only,
+    "decontamination": decontamination,
 }

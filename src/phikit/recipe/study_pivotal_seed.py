@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from phikit.recipe.study_pivotal import BY_NAME, EPOCHS, RATES, TUNE, Arm, Setting, tuned_as
+from phikit.recipe.study_pivotal import BY_NAME, EPOCHS, Arm, Setting, chosen
+from phikit.records import artifact
 from phikit.records.io import read_json, read_jsonl, write_json, write_jsonl
 
-PROBLEMS, SAMPLES = 300, 4  # held-out problems, each answered greedily and SAMPLES times at temperature 1
-QUESTIONS = 120  # searched; on the tuning seed as many as the recipe says
+# Held-out problems of a seed: the first are for the test, each answered greedily and SAMPLES times at temperature 1;
+# those after them choose settings, by DEV_SAMPLES answers each.
+PROBLEMS, SAMPLES = 300, 4
+DEV_PROBLEMS, DEV_SAMPLES = 200, 2
+QUESTIONS = 120  # searched
 JUDGED, JUDGED_SFT = 400, 800  # prompts of the second round, and of one round
 PROMPT = 6  # tokens of the chat template around a question
 POOL = 4  # answers of the SFT model to every training question
@@ -23,15 +28,12 @@ HOLDS = 0.1  # by how much a pair's chosen token must be better in other questio
 class Seed:
     """Everything is made when it is first asked for and read from its file afterwards."""
 
-    def __init__(
-        self, seed: int, models: Path, out: Path, chosen: Mapping[str, Setting] | None = None
-    ) -> None:
-        """`models`/seed-N is a run of the recipe; `chosen`: the settings of the arms that have a grid."""
+    def __init__(self, seed: int, models: Path, out: Path) -> None:
+        """`models`/seed-N is a run of the recipe."""
         from phikit.recipe.load import load
         from phikit.recipe.studies import NO_TEACHER
 
         self.seed, self.run, self.out = seed, models / f"seed-{seed}", out / f"seed-{seed}"
-        self.chosen = {} if chosen is None else chosen
         self.recipe = load("phi4", scale="nano", seed=seed, settings=NO_TEACHER)
 
     # -- the model and its search -----------------------------------------------------------------------------------
@@ -40,7 +42,6 @@ class Seed:
     def model(self) -> Path:
         """The folder of the SFT model; the recipe is run up to it where there is none."""
         from phikit.recipe.run import run
-        from phikit.records import artifact
 
         stages = self.recipe.stages
         for stage in stages[: stages.index("sft") + 1]:
@@ -70,8 +71,7 @@ class Seed:
             top_p=c.top_p, max_tokens=c.max_tokens, budget=c.budget, seed=self.seed, stop=STOP, identity="sft",
         )  # fmt: skip
         config = SearchConfig(c.gap, c.low, c.high, c.trajectories, c.rollouts, c.error)
-        count = c.questions if self.seed == TUNE else QUESTIONS
-        result = search(self.questions[:count], rollouts, config)
+        result = search(self.questions[:QUESTIONS], rollouts, config)
         return result, rollouts
 
     @cached_property
@@ -91,7 +91,12 @@ class Seed:
 
     @cached_property
     def sft(self) -> dict[str, Any]:
-        return self._measured("sft", self.model)
+        """The SFT model on the test problems, as `trained` gives it of an arm."""
+        return self._kept(self.out / "measured" / "sft.json", lambda: self._test(self.model))
+
+    @cached_property
+    def sft_dev(self) -> dict[str, Any]:
+        return self._kept(self.out / "measured" / "sft-dev.json", lambda: self._dev(self.model))
 
     # -- pair sets --------------------------------------------------------------------------------------------------
 
@@ -248,33 +253,50 @@ class Seed:
     # -- arms -------------------------------------------------------------------------------------------------------
 
     def setting(self, arm: Arm) -> Setting:
-        c = self.chosen[tuned_as(arm)]
-        return Setting(RATES[max(0, RATES.index(c.lr) - arm.lower)], c.nll) if arm.lower else c
+        return chosen(self, arm)
 
     def folder(self, arm: Arm, setting: Setting | None = None) -> Path:
-        """Where an arm is kept; on the tuning seed each cell of a grid has a folder of its own."""
+        """Where an arm is kept, at `setting` or at what was chosen."""
         c = setting or self.setting(arm)
-        cell = f"-lr{c.lr:g}-nll{c.nll:g}" if self.seed == TUNE and arm.grid else ""
-        return self.out / "arms" / f"{_slug(arm.name)}{cell}"
+        return self.out / "arms" / f"{_slug(arm.name)}-lr{c.lr:g}-nll{c.nll:g}"
 
-    def trained(self, arm: Arm, setting: Setting | None = None) -> dict[str, Any]:
-        """The measured arm, at `setting` or at what was chosen."""
-        c, folder = setting or self.setting(arm), self.folder(arm, setting)
-        if not (folder / "result.json").exists():
-            if not (folder / "counts.json").exists():  # a kill while it was measured does not train it again
-                write_json(folder / "counts.json", self._train(arm, c, folder))
-            row = self._measured(arm.name, folder) | {
-                "lr": c.lr,
-                "nll": c.nll,
-                **read_json(folder / "counts.json"),
-            }
-            write_json(folder / "result.json", row)
-        return read_json(folder / "result.json")
+    def cell(self, arm: Arm, setting: Setting) -> dict[str, Any]:
+        """An arm trained at a setting, and its answers to the development problems."""
+        folder = self.folder(arm, setting)
+
+        def made() -> dict[str, Any]:
+            counts = self._kept(folder / "counts.json", lambda: self._train(arm, setting, folder))
+            return self._dev(folder) | counts
+
+        return self._kept(folder / "dev.json", made)
+
+    def trained(self, arm: Arm) -> dict[str, Any]:
+        """The arm at its chosen setting, and its answers to the test problems. Networks that were not chosen go."""
+        c, folder = self.setting(arm), self.folder(arm)
+
+        def made() -> dict[str, Any]:
+            cell = self.cell(arm, c)
+            for other in folder.parent.glob(f"{_slug(arm.name)}-lr*"):
+                shutil.rmtree(other / artifact.WORK, ignore_errors=True)
+                if other != folder:
+                    shutil.rmtree(other / "hf", ignore_errors=True)
+            counts = {k: cell[k] for k in ("pairs", "steps", "tokens")}
+            return self._test(folder) | counts | {"lr": c.lr, "nll": c.nll}
+
+        return self._kept(folder / "result.json", made)
+
+    def finished(self, arm: Arm) -> bool:
+        return any((self.out / "arms").glob(f"{_slug(arm.name)}-lr*/result.json"))
+
+    def _kept(self, path: Path, made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        if not path.exists():
+            write_json(path, made())
+        return read_json(path)
 
     def _train(self, arm: Arm, setting: Setting, folder: Path) -> dict[str, Any]:
         from phikit.recipe.context import StageContext
         from phikit.recipe.dpo import run_dpo
-        from phikit.records import artifact
+        from phikit.train.reference import FILE
 
         pairs, config = self.pairs(arm.pairs), self.recipe.dpo1
         assert config is not None
@@ -282,19 +304,25 @@ class Seed:
         batch = min(config.batch, len(pairs))
         update = {"lr": setting.lr, "nll_weight": setting.nll, "epochs": steps * batch / len(pairs)}
         base = self.model if arm.base == "sft" else self.folder(BY_NAME[arm.base])
+        beside = self._pair_file(arm.pairs).parent
         inputs = {
             "tokenizer": artifact.load(self.run / "tokenizer"),
             "base": artifact.Artifact(base, artifact.Manifest("base", "", {}, {}, {})),
             "pairs": artifact.Artifact(
-                self._pair_file(arm.pairs).parent,
-                artifact.Manifest("pairs", "", {}, {}, {}, {"pairs.jsonl.zst": artifact.UNHASHED}),
+                beside, artifact.Manifest("pairs", "", {}, {}, {}, {"pairs.jsonl.zst": artifact.UNHASHED})
             ),
         }
         ctx = StageContext(
             arm.name, self.recipe, config.model_copy(update=update), {k: v for k, v in inputs.items() if v},
             folder, folder / artifact.WORK, self.seed,
         )  # fmt: skip
-        return run_dpo(ctx, "base", "pairs")
+        # The reference is the same at every setting; the file knows its model and its pairs.
+        folder.mkdir(parents=True, exist_ok=True)
+        if (beside / FILE).exists():
+            shutil.copyfile(beside / FILE, folder / FILE)
+        counts = run_dpo(ctx, "base", "pairs")
+        shutil.copyfile(folder / FILE, beside / FILE)
+        return counts
 
     def _steps(self, arm: Arm, pairs: int) -> int:
         config = self.recipe.dpo1
@@ -306,34 +334,52 @@ class Seed:
 
     # -- measuring --------------------------------------------------------------------------------------------------
 
-    def _measured(self, name: str, folder: Path) -> dict[str, Any]:
-        """Held-out problems: by id, whether each sampled answer and the greedy one is right; `cut`: share of sampled
-        answers that did not end. The seed of a sample depends on the problem alone, so arms share their randomness."""
+    def held_out(self, test: bool) -> list:
+        """The problems of the test, or those that settings are chosen on; no problem is in both. Raises ValueError
+        where the run holds too few."""
+        from phikit.preference.questions import question_of
+
+        path = self.run / "synth" / "heldout" / "arithmetic.jsonl"
+        rows = [
+            question_of({k: r[k] for k in ("id", "question", "answer")})
+            for r in islice(read_jsonl(path), 2000)
+        ]
+        tested = rows[:PROBLEMS]
+        if test:
+            return tested
+        words = {q.question for q in tested}
+        dev = [q for q in rows[PROBLEMS:] if q.question not in words][:DEV_PROBLEMS]
+        if len(dev) < DEV_PROBLEMS:
+            raise ValueError(f"study pivotal: {path} holds fewer than {PROBLEMS + DEV_PROBLEMS} problems")
+        return dev
+
+    def _dev(self, folder: Path) -> dict[str, Any]:
+        return self._answered(folder, self.held_out(False), DEV_SAMPLES, 1.0, "sampled")
+
+    def _test(self, folder: Path) -> dict[str, Any]:
+        held = self.held_out(True)
+        greedy = self._answered(folder, held, 1, 0.0, "greedy")
+        return {"greedy": greedy["greedy"]} | self._answered(folder, held, SAMPLES, 1.0, "sampled")
+
+    def _answered(self, folder: Path, held: list, n: int, temperature: float, name: str) -> dict[str, Any]:
+        """By id, whether each answer is right; `cut`: share of answers that did not end. The seed of a sample depends
+        on the problem alone, so arms share their randomness."""
         from phikit.engine.torch_engine import TorchEngine
         from phikit.preference.judged import answers
-        from phikit.preference.questions import is_right, question_of
+        from phikit.preference.questions import is_right
 
-        path = self.out / "measured" / "sft.json"
-        if name == "sft" and path.exists():
-            return read_json(path)
-        rows = islice(read_jsonl(self.run / "synth" / "heldout" / "arithmetic.jsonl"), PROBLEMS)
-        held = [question_of({k: r[k] for k in ("id", "question", "answer")}) for r in rows]
         engine = TorchEngine.from_folder(folder)
-        row: dict[str, Any] = {"cut": 0.0}
-        for metric, n, temperature in (("sampled", SAMPLES, 1.0), ("greedy", 1, 0.0)):
-            given = answers(
-                engine, held, responder="eval", n=n, temperature=temperature, max_tokens=64, seed=self.seed
-            )
-            row[metric] = {
+        given = answers(
+            engine, held, responder="eval", n=n, temperature=temperature, max_tokens=64, seed=self.seed
+        )
+        replies = [r for some in given.values() for r in some]
+        return {
+            name: {
                 q.id: [float(r.stopped and is_right(q, r.text) is True) for r in given[q.id]] for q in held
-            }
-            if metric == "sampled":
-                replies = [r for some in given.values() for r in some]
-                row["cut"] = sum(not r.stopped for r in replies) / len(replies)
-                row["length"] = sum(len(r.tokens) for r in replies) / len(replies)
-        if name == "sft":
-            write_json(path, row)
-        return row
+            },
+            "cut": sum(not r.stopped for r in replies) / len(replies),
+            "length": sum(len(r.tokens) for r in replies) / len(replies),
+        }
 
 
 def _slug(name: str) -> str:

@@ -1,4 +1,5 @@
-"""Tables and pictures of `phikit study pivotal`: NAME.json, NAME.md, NAME.svg of some seeds; rates.svg of the grid."""
+"""Tables and pictures of `phikit study pivotal`: study.json, study.md, study.svg; rates.svg of how settings were
+chosen."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phikit import stats
-from phikit.recipe.study_pivotal import CONTRASTS, share
+from phikit.recipe.study_figures import interval as _points
+from phikit.recipe.study_figures import svg, table
+from phikit.recipe.study_pivotal import CONTRASTS, RATES, WEIGHTS, Setting, share
 from phikit.records.io import write_json, write_text
 from phikit.report.charts import nice_ticks
 from phikit.report.markup import tag
@@ -18,64 +21,71 @@ if TYPE_CHECKING:
     from phikit.recipe.study_pivotal_seed import Seed
 
 METRICS = ("sampled", "greedy")
+FORMS = 4  # whose rates are drawn
 Rows = Mapping[str, Sequence[float]]  # problem -> whether each answer is right
 
 
-def publish(
-    out: Path, name: str, tuning: Sequence[Mapping[str, Any]], done: Sequence[Seed], arms: Sequence[Arm]
-) -> None:
-    """Writes the files of the arms that are done on these seeds, and prints the table."""
+def publish(out: Path, done: Sequence[Seed], arms: Sequence[Arm]) -> None:
+    """Writes the files of the arms that are done on these seeds, and prints the tables."""
     results = {s.seed: {"sft": s.sft} | {a.name: s.trained(a) for a in arms} for s in done}
-    changes = [(a.name, "sft", "") for a in arms]
     there = {a.name for a in arms}
     study = {
         "study": "pivotal", "seeds": [s.seed for s in done],
-        "chosen": {a.name: asdict(done[0].setting(a)) for a in arms},
-        "tuning": list(tuning),
+        "chosen": {a.name: [asdict(s.setting(a)) for s in done] for a in arms},
+        "tuning": [row for s in done for row in tuning(s, arms)],
         "arms": {
             name: {
-                "pairs": [r[name].get("pairs", 0) for r in results.values()],
-                "steps": [r[name].get("steps", 0) for r in results.values()],
-                "tokens": [r[name].get("tokens", 0) for r in results.values()],
-                "length": [r[name]["length"] for r in results.values()],
+                **{k: [r[name].get(k, 0) for r in results.values()] for k in ("pairs", "steps", "tokens")},
+                **{k: [r[name][k] for r in results.values()] for k in ("length", "cut")},
                 **{m: [share(r[name][m]) for r in results.values()] for m in METRICS},
             }
             for name in ("sft", *(a.name for a in arms))
         },
-        "changes": [compare(results, *c) for c in changes],
+        "changes": [compare(results, a.name, "sft", "") for a in arms],
         "contrasts": [compare(results, *c) for c in CONTRASTS if {c[0], c[1]} <= there],
         "kinds": [kinds(list(s.held().values())) | {"seed": s.seed} for s in done],
         "search_tokens": [s.spent for s in done],
     }  # fmt: skip
-    write_json(out / f"{name}.json", study)
+    write_json(out / "study.json", study)
     text = markdown(study)
-    write_text(out / f"{name}.md", text)
-    write_text(out / f"{name}.svg", changes_svg(study["changes"]))
+    write_text(out / "study.md", text)
+    write_text(out / "study.svg", changes_svg(study["changes"]))
     write_text(out / "rates.svg", rates_svg(study["tuning"]))
     print(text)
+
+
+def tuning(seed: Seed, arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """What each form was tried at on a seed's development problems: a row a cell."""
+    rows = []
+    for arm in (a for a in arms if not a.shares):
+        best = seed.setting(arm)
+        cells = [Setting(lr, WEIGHTS[0]) for lr in RATES] + [Setting(best.lr, w) for w in WEIGHTS[1:]]
+        for c in cells:
+            row = seed.cell(arm, c)
+            rows.append(
+                {"seed": seed.seed, "arm": arm.name, "lr": c.lr, "nll": c.nll, "chosen": c == best, "cut": row["cut"],
+                 "sampled": share(row["sampled"]), "sft": share(seed.sft_dev["sampled"])}
+            )  # fmt: skip
+    return rows
 
 
 def compare(
     results: Mapping[int, Mapping[str, Mapping[str, Rows]]], a: str, b: str, equal: str
 ) -> dict[str, Any]:
-    """a - b on the same samples of the problems that both have answered (`shared`, where one of them has more).
-    `problems`: interval over problems, these seeds given; `seeds`: Student's interval over the seeds' own differences,
-    for seeds in general; `by_seed`: each with its interval. Raises ValueError where a seed has no such problem, or
-    another number of samples."""
+    """a - b on the same samples of the same problems. `problems`: interval over problems, these seeds given; `seeds`:
+    Student's interval over the seeds' own differences, for seeds in general; `by_seed`: each with its interval.
+    Raises ValueError where the two have not answered the same problems equally often."""
     row: dict[str, Any] = {"a": a, "b": b, "equal": equal}
     for metric in METRICS:
         x, y, clusters, by_seed = [], [], [], []
         for seed, arms in results.items():
             one, two = arms[a][metric], arms[b][metric]
-            both = [q for q in one if q in two]
-            if not both or any(len(one[q]) != len(two[q]) for q in both):
+            if one.keys() != two.keys() or any(len(one[q]) != len(two[q]) for q in one):
                 raise ValueError(
                     f"study pivotal, seed {seed}: {a!r} and {b!r} have not answered the same problems equally often; "
                     "one was measured by an older program: remove its result.json (of sft measured/sft.json)"
                 )
-            if len(both) < max(len(one), len(two)):
-                row.setdefault("shared", {})[str(seed)] = len(both)
-            flat = [(u, v, q) for q in both for u, v in zip(one[q], two[q])]
+            flat = [(u, v, q) for q in one for u, v in zip(one[q], two[q])]
             e = stats.paired([u for u, _, _ in flat], [v for _, v, _ in flat], [q for _, _, q in flat])
             by_seed.append(asdict(e))
             x += [u for u, _, _ in flat]
@@ -110,12 +120,12 @@ def kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def markdown(study: Mapping[str, Any]) -> str:
     seeds = study["seeds"]
     lines = [f"Seeds {', '.join(map(str, seeds))}; change to SFT and differences in points.", ""]
-    lines += _table(
+    lines += table(
         ["arm", "pairs", "steps", "tokens", "rate, weight", "sampled", "greedy", "change sampled: over problems",
          "over seeds", "change greedy: over problems"],
         [_arm_row(study, c) for c in study["changes"]],
     )  # fmt: skip
-    lines += ["", *_table(
+    lines += ["", *table(
         ["difference", "equal", "sampled: over problems", "over seeds", "each seed", "greedy: over problems"],
         [
             [
@@ -125,7 +135,7 @@ def markdown(study: Mapping[str, Any]) -> str:
             for c in study["contrasts"]
         ],
     )]  # fmt: skip
-    lines += ["", *_table(
+    lines += ["", *table(
         ["seed", "pairs", "choose a path", "rule", "says yes", "of them paths", "of paths found", "facts kept out"],
         [
             [str(k["seed"]), str(k["pairs"]), str(k["paths"]), rule, str(k[rule]["yes"]),
@@ -133,62 +143,36 @@ def markdown(study: Mapping[str, Any]) -> str:
             for k in study["kinds"] for rule in ("holds", "recovers")
         ],
     )]  # fmt: skip
-    if partly := [c for c in (*study["changes"], *study["contrasts"]) if c.get("shared")]:
-        lines += ["", "On the problems that both have answered: " + "; ".join(
-            f"{c['a']} - {c['b']} on " + ", ".join(f"{n} of seed {s}" for s, n in c["shared"].items())
-            for c in partly
-        ) + "."]  # fmt: skip
-    cells = [
-        [
-            t["arm"],
-            f"{t['lr']:g}",
-            f"{t['nll']:g}",
-            f"{t['sampled']:.3f}",
-            f"{t['greedy']:.3f}",
-            f"{t['cut']:.3f}",
-        ]
-        for t in study["tuning"]
-    ]
-    lines += ["", *_table(["tuning seed: arm", "rate", "weight", "sampled", "greedy", "cut"], cells)]
+    lines += ["", *table(
+        ["tried on development problems", *(f"{lr:g}, {WEIGHTS[0]:g}" for lr in RATES),
+         *(f"best, {w:g}" for w in WEIGHTS[1:]), "SFT"],
+        [_tuning_row(study["tuning"], *key) for key in dict.fromkeys((t["arm"], t["seed"]) for t in study["tuning"])],
+    )]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _tuning_row(rows: Sequence[Mapping[str, Any]], arm: str, seed: int) -> list[str]:
+    """Sampled accuracy at each setting, the chosen one in bold."""
+    some = [t for t in rows if (t["arm"], t["seed"]) == (arm, seed)]
+    cells = [f"**{t['sampled']:.3f}**" if t["chosen"] else f"{t['sampled']:.3f}" for t in some]
+    return [f"{arm}, seed {seed}", *cells, f"{some[0]['sft']:.3f}"]
 
 
 def _arm_row(study: Mapping[str, Any], c: Mapping[str, Any]) -> list[str]:
     arm, name = study["arms"][c["a"]], c["a"]
-    s = study["chosen"][name]
+    settings = dict.fromkeys(f"{s['lr']:g}, {s['nll']:g}" for s in study["chosen"][name])
     mean = {k: sum(arm[k]) / len(arm[k]) for k in ("pairs", "steps", "tokens", *METRICS)}
     return [
         name, f"{mean['pairs']:.0f}", f"{mean['steps']:.0f}", f"{mean['tokens'] / 1000:.0f}k",
-        f"{s['lr']:g}, {s['nll']:g}",
+        "; ".join(settings),
         f"{mean['sampled']:.3f}", f"{mean['greedy']:.3f}", _points(c["sampled"]["problems"]),
         _points(c["sampled"]["seeds"]), _points(c["greedy"]["problems"]),
     ]  # fmt: skip
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head), *rows)]
-
-
-def _points(e: Mapping[str, float]) -> str:
-    if e["low"] == float("-inf"):
-        return f"{100 * e['value']:+.1f}"
-    return f"{100 * e['value']:+.1f} [{100 * e['low']:+.1f}, {100 * e['high']:+.1f}]"
-
-
 # -- pictures ------------------------------------------------------------------------------------------------------
 
-STYLE = (
-    "text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}.whisker{stroke:#2563a8;stroke-width:2}.dot{fill:#2563a8}"
-    ".zero{stroke:#888}.seed{fill:#2563a8;fill-opacity:.3}rect{fill:#fff}"
-)
-COLOURS = ("#2563a8", "#b5541c", "#2b7a3d", "#7a3d8f", "#555555", "#a8860d", "#0d8f8f", "#a82550")
-
-
-def _svg(width: int, height: int, title: str, *children: Any) -> str:
-    return tag(
-        "svg", tag("title", title), tag("style", STYLE), tag("rect", x=0, y=0, width=width, height=height), *children,
-        xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height}", width=width, height=height, role="img",
-    )  # fmt: skip
+COLOURS = ("#2563a8", "#b5541c", "#2b7a3d", "#7a3d8f")
 
 
 def changes_svg(changes: Sequence[Mapping[str, Any]]) -> str:
@@ -217,44 +201,56 @@ def changes_svg(changes: Sequence[Mapping[str, Any]]) -> str:
         )
     x_name = "change of sampled accuracy to SFT, points"
     label = tag("text", x_name, x=(left + width) / 2, y=bottom + 34, text_anchor="middle")
-    return _svg(width, bottom + 44, "Change of sampled accuracy by arm", marks, label)
+    return svg(width, bottom + 44, "Change of sampled accuracy by arm", marks, label)
 
 
 def rates_svg(tuning: Sequence[Mapping[str, Any]]) -> str:
-    """Sampled accuracy on the tuning seed over the rate (a logarithmic axis), one line for each arm and weight."""
+    """Sampled accuracy on the development problems over the rate (a logarithmic axis), a line for each seed of each of
+    the first forms; a ring marks what was chosen."""
     from math import log
 
     left, width, top, bottom = 52, 720, 12, 260
-    rates = sorted({t["lr"] for t in tuning})
-    values = [v for t in tuning for v in (t["sampled"], t["sft"])]
+    forms = list(dict.fromkeys(t["arm"] for t in tuning))[:FORMS]
+    shown = [t for t in tuning if t["arm"] in forms]
+    values = [v for t in shown for v in (t["sampled"], t["sft"])]
     low, high = min(values) - 0.02, max(values) + 0.02
-    span = log(rates[-1] / rates[0]) or 1.0
+    span = log(RATES[-1] / RATES[0])
 
     def px(lr: float) -> float:
-        return round(left + 10 + log(lr / rates[0]) / span * (width - left - 280), 1)
+        return round(left + 10 + log(lr / RATES[0]) / span * (width - left - 260), 1)
 
     def py(v: float) -> float:
         return round(top + (high - v) / (high - low) * (bottom - top), 1)
 
+    right = width - 240
     marks = [
-        tag("g", tag("line", x1=left, x2=width - 260, y1=py(t / 100), y2=py(t / 100), class_="grid"),
+        tag("g", tag("line", x1=left, x2=right, y1=py(t / 100), y2=py(t / 100), class_="grid"),
             tag("text", f"{t:g} %", x=left - 6, y=py(t / 100) + 4, text_anchor="end"))
         for t in nice_ticks(100 * low, 100 * high)
     ]  # fmt: skip
-    marks += [tag("text", f"{lr:g}", x=px(lr), y=bottom + 18, text_anchor="middle") for lr in rates]
-    sft = tuning[0]["sft"]
-    marks.append(tag("line", x1=left, x2=width - 260, y1=py(sft), y2=py(sft), class_="zero"))
-    marks.append(tag("text", "SFT", x=width - 252, y=py(sft) + 4))
-    for i, key in enumerate(dict.fromkeys((t["arm"], t["nll"]) for t in tuning)):
-        points = [(px(t["lr"]), py(t["sampled"])) for t in tuning if (t["arm"], t["nll"]) == key]
-        colour = COLOURS[i % len(COLOURS)]
-        path = " ".join(f"{x},{y}" for x, y in points)
-        marks.append(tag("polyline", points=path, fill="none", stroke=colour, stroke_width=2))
-        marks += [tag("circle", cx=x, cy=y, r=3.5, fill=colour) for x, y in points]
+    marks += [tag("text", f"{lr:g}", x=px(lr), y=bottom + 18, text_anchor="middle") for lr in RATES]
+    for arm, seed in dict.fromkeys((t["arm"], t["seed"]) for t in shown):
+        colour = COLOURS[forms.index(arm)]
+        line = [t for t in shown if (t["arm"], t["seed"]) == (arm, seed) and t["nll"] == WEIGHTS[0]]
+        path = " ".join(f"{px(t['lr'])},{py(t['sampled'])}" for t in line)
+        marks.append(tag("polyline", points=path, fill="none", stroke=colour, stroke_width=1.5))
+        marks += [
+            tag("circle", cx=px(t["lr"]), cy=py(t["sampled"]), r=4.5 if t["chosen"] else 2.5, stroke=colour,
+                stroke_width=2, fill="#fff" if t["chosen"] else colour)
+            for t in shown if (t["arm"], t["seed"]) == (arm, seed) and (t["nll"] == WEIGHTS[0] or t["chosen"])
+        ]  # fmt: skip
+    for i, arm in enumerate(forms):
         y = top + 20 * (i + 1)
-        marks.append(tag("line", x1=width - 210, x2=width - 190, y1=y, y2=y, stroke=colour, stroke_width=3))
-        marks.append(tag("text", f"{key[0]}, weight {key[1]:g}", x=width - 184, y=y + 4))
+        marks.append(tag("line", x1=right + 20, x2=right + 40, y1=y, y2=y, stroke=COLOURS[i], stroke_width=3))
+        marks.append(tag("text", arm, x=right + 46, y=y + 4))
+    sft = sorted({t["sft"] for t in shown})
     marks.append(
-        tag("text", "learning rate", x=(left + width - 260) / 2, y=bottom + 36, text_anchor="middle")
+        tag(
+            "text",
+            f"SFT: {100 * sft[0]:.0f} to {100 * sft[-1]:.0f} %",
+            x=right + 20,
+            y=top + 20 * (len(forms) + 1) + 4,
+        )
     )
-    return _svg(width, bottom + 46, "Sampled accuracy by learning rate on the tuning seed", marks)
+    marks.append(tag("text", "learning rate", x=(left + right) / 2, y=bottom + 36, text_anchor="middle"))
+    return svg(width, bottom + 46, "Sampled accuracy on development problems by learning rate", marks)

@@ -16,6 +16,7 @@ from phikit.model.hf_config import read_layout
 from phikit.model.hf_like import save_like
 from phikit.model.hf_read import load_hf
 from phikit.model.layout import Layout
+from phikit.model.ranks import world
 from phikit.model.transformer import Transformer
 from phikit.records.ids import seed_of
 from phikit.text.chat import pad_id
@@ -25,6 +26,7 @@ from phikit.train.feed import Rows
 from phikit.train.metrics import write_log
 from phikit.train.objectives import DirectPreference, LanguageModeling
 from phikit.train.optim import OptimConfig
+from phikit.train.sinks import open_sinks
 from phikit.train.trainer import TrainConfig, Trainer
 
 if TYPE_CHECKING:
@@ -137,8 +139,13 @@ def train(
             )
         lora.wrap(model, adapters, ctx.seed)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    trainer = Trainer(model, objective, rows, config, ctx.work, moments)
-    log = trainer.run(ctx.name)
+    sinks = open_sinks(ctx.sinks if world()[0] == 0 else (), ctx.name, ctx.root)
+    try:
+        trainer = Trainer(model, objective, rows, config, ctx.work, moments, sinks)
+        log = trainer.run(ctx.name)
+    finally:
+        for sink in sinks:
+            sink.close()
     if keep_optimizer:
         trainer.save_moments(ctx.out / MOMENTS)
     if trained_model := trainer.network():  # rank 0

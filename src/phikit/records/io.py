@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,15 +53,19 @@ def read_json(path: Path) -> Any:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Writes rows, one JSON object a line; returns how many."""
     n = 0
-    with (
-        atomic_path(path) as tmp,
-        open_lines(tmp, like=path) as raw,
-        io.TextIOWrapper(raw, encoding="utf-8") as f,
-    ):
+    with atomic_path(path) as tmp, line_writer(tmp, like=path) as write:
         for row in rows:
-            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+            write(row)
             n += 1
     return n
+
+
+@contextlib.contextmanager
+def line_writer(path: Path, like: Path | None = None) -> Iterator[Callable[[Mapping[str, Any]], Any]]:
+    """A function that writes a row to a JSONL file, packed as `like` (or `path`) says; the caller sees to its being
+    atomic."""
+    with open_lines(path, like=like or path) as raw, io.TextIOWrapper(raw, encoding="utf-8") as f:
+        yield lambda row: f.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

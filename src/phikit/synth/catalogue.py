@@ -57,10 +57,12 @@ _PROMPTS = {
     "reversal": ("reversal_instruction", "reversal_code"), "plurality": ("plurality",),
     "rewrite": ("rewrite_question", "rewrite_answer", "rewrite_check"), "curate": ("curate_page", "curate_passage"),
     "deduction": ("deduction_chain", "deduction_question", "deduction_answer"), "trace": ("trace_step",),
-    "augment": ("augment_{form}", "augment_check"), "web_rewrite": ("web_rewrite",),
+    "augment": ("augment_{form}", "augment_line", "augment_check"), "web_rewrite": ("web_rewrite",),
     "panel": ("panel_solve", "panel_criticize", "panel_judge"),
     "conversation": ("conversation_ask", "conversation_reply", "conversation_evaluate"),
-    "exercise": ("exercise_write", "exercise_critique", "exercise_revise"),
+    "exercise": (
+        "exercise_write", "exercise_question", "exercise_solution", "exercise_critique", "exercise_revise",
+    ),
     "code_task": ("reversal_instruction", "code_task_test", "reversal_code"),
     "science": ("science_write", "science_judge"), "middle": ("middle_reason", "middle_grade"),
     "agent": ("agent_act", "agent_rewrite"), "instruct": ("instruct_{kind}",),
@@ -84,7 +86,9 @@ class DataSet:
     @property
     def prompts(self) -> tuple[str, ...]:
         defaults = {"form": "exercise", "kind": "conversation"}
-        return tuple(p.format(**{**defaults, **self.options}) for p in _PROMPTS[self.flow])
+        known = {**defaults, **self.options}
+        some = (p for p in _PROMPTS[self.flow] if p != "augment_line" or known["form"] == "discussion")
+        return tuple(p.format(**known) for p in some)
 
     @property
     def validator(self) -> str:

@@ -21,6 +21,7 @@ from phikit.ask.budget import Budget
 from phikit.ask.cast import open_cast
 from phikit.corpus.references import read_references
 from phikit.jobs.progress import bar
+from phikit.jobs.run import LOCAL
 from phikit.records import Document
 from phikit.records.ids import fingerprint, seed_of
 from phikit.records.io import read_json, read_jsonl, write_json, write_jsonl, write_parquet
@@ -85,6 +86,8 @@ def run(
     concurrency: int = 16,
     context: int | None = None,
     threads: int | None = None,
+    on: str = LOCAL,
+    replicas: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Runs to the end of the seeds, `rows` accepted rows, or the budget (tokens of this folder, all runs together),
@@ -100,10 +103,10 @@ def run(
     spent_out = False
     with open_cast(
         teachers, log=out / "requests", budget=Budget(tokens=budget), whole=True, parallel=parallel, context=context,
-        threads=threads, pace=Pace(concurrency=concurrency, stream=stream),
+        threads=threads, pace=Pace(concurrency=concurrency, stream=stream), on=on, replicas=replicas,
     ) as cast, bar(what.name, total=len(given), unit="seeds") as progress:  # fmt: skip
         accepted = 0
-        width = parallel if cast.holds else 2 * concurrency
+        width = parallel * cast.engines if cast.holds else 2 * concurrency
         for number, block in enumerate(blocks):
             key = fingerprint({**job, "seeds": [d.id for d in block]})
             folder = out / "blocks" / f"{number:05d}"
@@ -248,7 +251,8 @@ def _row(
         **content, "id": record["id"], "flow": what.flow, "data_set": what.name,
         "seed": {"id": parent, "path": seed["meta"].get("path", ""), "text": seed["text"]},
         "prompts": [f"{k}@{v}" for k, v in prompts.items()], "teachers": [f"{k}={v}" for k, v in models.items()],
-        "requests": requests, "verdict": "accepted", "meta": meta, "own": own, "whole": whole,
+        "requests": requests, "verdict": "accepted", "validator": catalogue.VALIDATORS[what.flow],
+        "meta": meta, "own": own, "whole": whole,
     }  # fmt: skip
 
 

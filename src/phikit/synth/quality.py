@@ -67,9 +67,10 @@ def histograms(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[str, i
     out: dict[str, Counter[str]] = {n: Counter() for n in (*names, "words", "topics")}
     for row in rows:
         meta = row.get("meta", {})
+        known = {**meta, "difficulty": difficulty(meta)}
         for name in names:
-            if meta.get(name):
-                out[name][str(meta[name])] += 1
+            if known.get(name):
+                out[name][str(known[name])] += 1
         n = len(words(row["own"]))
         out["words"][next(label for most, label in _LENGTHS if n <= most)] += 1
         out["topics"].update({w for w in content_words(row["own"]) if len(w) > 4})
@@ -77,6 +78,15 @@ def histograms(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[str, i
     found = {k: c.most_common(12) for k, c in out.items() if c and k != "words"}
     lengths = [(label, out["words"][label]) for _, label in _LENGTHS if out["words"][label]]
     return found | ({"words": lengths} if lengths else {})
+
+
+def difficulty(meta: Mapping[str, Any]) -> str:
+    """What a row says of itself, else the share of solvers that got there (`solved` it, `agreement` on one answer):
+    easy from two thirds on, hard below one third; "" where neither is known."""
+    if meta.get("difficulty"):
+        return str(meta["difficulty"])
+    share = meta.get("solved", meta.get("agreement"))
+    return "" if share is None else "easy" if share >= 2 / 3 else "medium" if share >= 1 / 3 else "hard"
 
 
 _LENGTHS = (

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
-BATCH_CHARACTERS = 1 << 21  # working arrays of about 100 MB
+BATCH_CHARACTERS = 1 << 18  # working arrays of 2 MB, which a core's cache holds
 _PLANES = 0x40000  # no letter or digit lies above plane 3
 _UNSPACED = (
     (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007),
@@ -87,12 +88,18 @@ def ngrams(w: Words, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def distinct(hashes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each text's set of hashes, sorted inside the text: (hashes uint64 [S], offsets int64 [D+1])."""
-    text = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    order = np.lexsort((hashes, text))
-    hashes, text = hashes[order], text[order]
+    hashes = hashes.copy()
+    for a, b in pairwise(offsets.tolist()):
+        hashes[a:b].sort()
     new = np.ones(len(hashes), bool)
-    new[1:] = (hashes[1:] != hashes[:-1]) | (text[1:] != text[:-1])
-    return hashes[new], offsets_of(np.bincount(text[new], minlength=len(offsets) - 1))
+    new[1:] = hashes[1:] != hashes[:-1]
+    new[offsets[:-1][offsets[:-1] < len(hashes)]] = True
+    return hashes[new], offsets_of(new)[offsets]
+
+
+def fold(numbers: np.ndarray) -> np.ndarray:
+    """One hash for each run of numbers along the last axis: uint64 [..., K] to uint64 [...]."""
+    return _mix((numbers * _powers(numbers.shape[-1])).sum(-1, dtype=np.uint64))
 
 
 def offsets_of(counts: np.ndarray) -> np.ndarray:
@@ -124,9 +131,10 @@ def _words_of_batch(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     stop = np.flatnonzero(letter & ~np.concatenate([letter[1:], [False]])) + 1
     end = np.minimum(stop[np.searchsorted(stop, begin, side="right")], np.append(begin[1:], len(points)))
     length = end - begin
-    place = ranges(np.zeros(len(begin), np.int64), length)
-    terms = hashes[points[ranges(begin, length)]] * _powers(int(length.max()))[place]
-    ids = _mix(np.add.reduceat(terms, offsets_of(length)[:-1]) + length.astype(np.uint64))
+    first = offsets_of(length)[:-1]  # in the letters alone, of which each is in one word
+    place = np.arange(first[-1] + length[-1]) - np.repeat(first, length)
+    terms = hashes[points[letter]] * _powers(int(length.max()))[place]
+    ids = _mix(np.add.reduceat(terms, first) + length.astype(np.uint64))
     owner = np.searchsorted(text_start, begin, side="right") - 1
     base = text_start[owner]
     counts = np.bincount(owner, minlength=len(texts))

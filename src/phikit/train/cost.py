@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from phikit.model.config import ModelConfig
-from phikit.model.layout import CHUNK, CUDA_CHUNK, Layout
+from phikit.model.layout import CPU_CHUNK, CUDA_CHUNK, Layout
 
 if TYPE_CHECKING:
     from phikit.train.simulate import Trace
@@ -61,16 +61,19 @@ def working_memory(c: ModelConfig, layout: Layout, tokens: int) -> tuple[int, in
     # Kept by a block: the stream twice, q k v, the output of attention, gate and up; norms and the product of gate and
     # up are made again by a compiled block.
     inner = (c.width + 2 * kv + c.width + 2 * c.ffn) * half + 2 * c.width * stream
-    if (
-        not layout.compile
-    ):  # and norms twice in fp32, their outputs, silu(gate), its product, what RoPE rotates
+    if not layout.compile and not cuda and layout.tp == 1:
+        # `model.fused`: q and k in fp32, keys and values once more
+        inner = 4 * (3 * c.width + 2 * kv) + (kv + c.width + 2 * c.ffn) * half
+    elif not layout.compile:
+        # and norms twice in fp32, their outputs, silu(gate), its product, what RoPE rotates
         inner += (2 * c.width + 2 * c.ffn + c.width + kv) * half + 2 * c.width * 4
     inner //= layout.tp
     whole = layout.recompute == "none"
     per_token = c.layers * inner if whole else c.layers * c.width * stream + inner
-    chunk = min(tokens, CUDA_CHUNK if cuda else CHUNK)
+    chunk = min(tokens, CUDA_CHUNK if cuda else CPU_CHUNK)
     head = c.vocab * c.width // layout.tp
-    logits = chunk * c.vocab // layout.tp * half * 2
+    # On the CPU their gradient takes the place of the logits.
+    logits = chunk * c.vocab // layout.tp * half * (2 if cuda else 1)
     block = tokens * (3 * c.ffn * half + 2 * c.width * stream) // layout.tp
     return tokens * per_token, max(logits + head * (4 + half), block + head * 4)
 

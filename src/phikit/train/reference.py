@@ -20,7 +20,8 @@ from phikit.train.objectives import response_logprobs
 from phikit.train.pairs import PairRows
 
 FILE = "reference.safetensors"
-TOKENS = 2048  # of a forward pass; larger ones take more memory and are no faster on a CPU
+# Tokens of a forward pass: on a CPU larger ones take more memory and are no faster.
+TOKENS, CUDA_TOKENS = 512, 8192
 
 
 def add_reference(rows: PairRows, model: Transformer, cache: Path | None = None) -> bool:
@@ -32,7 +33,7 @@ def add_reference(rows: PairRows, model: Transformer, cache: Path | None = None)
     model.eval()
     batch, device = rows.all(), model.head_weight.device
     with torch.no_grad(), bar("reference log-probs", total=len(batch), unit="pairs") as b:
-        for part in batch.parts(max(1, TOKENS // rows.context)):
+        for part in batch.parts(max(1, (CUDA_TOKENS if device.type == "cuda" else TOKENS) // rows.context)):
             rows.reference[part.which] = response_logprobs(model, part.to(device)).cpu().numpy()
             b.advance(len(part.which))
     if cache and world()[0] == 0:

@@ -17,13 +17,13 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from phikit.model.attention import Ulysses, document_mask
+from phikit.model.attention import Ulysses
 from phikit.model.config import ModelConfig
 from phikit.model.documents import Documents
 from phikit.model.layout import CUDA_CHUNK, Layout
 from phikit.model.logprob import weighted_nll
 from phikit.model.parallel import parallelize
-from phikit.model.ranks import Ranks
+from phikit.model.ranks import Ranks, leave
 from phikit.model.transformer import Transformer
 from phikit.train.cost import Memory
 
@@ -39,6 +39,7 @@ class Trace:
     attention: float = 0.0
     moved: float = 0.0
     calls: int = 0
+    late: int = 0  # bytes of buffers when activations are gone, and gradients outside blocks are summed
 
 
 TRACED = 2, 4  # layers: blocks are alike, so the others follow in a straight line
@@ -59,6 +60,8 @@ def trace(
             few, more = (_run(replace(config, layers=n), ranks, rows, cuda) for n in TRACED)
             held = 4 * sum(_local(p).numel() for p in _laid_out(config, ranks, cuda).parameters())
             found = _longer(few, more, (config.layers - TRACED[1]) / (TRACED[1] - TRACED[0]), held)
+    m = found.memory
+    found.memory = replace(m, buffers=max(m.buffers, found.late - m.activations))
     if pairs:
         found.attention *= pairs / (rows * context * (context + 1) / 2)
     return found
@@ -77,13 +80,13 @@ def _longer(few: Trace, more: Trace, steps: float, held: int) -> Trace:
     )
     sent = {k: [line(a, b) for a, b in zip(few.sent.get(k, [0.0, 0]), v)] for k, v in more.sent.items()}
     sizes = {k: line(getattr(few, k), getattr(more, k)) for k in ("matmul", "attention", "moved")}
-    return Trace(memory, sent, **sizes, calls=round(line(few.calls, more.calls)))
+    return Trace(memory, sent, **sizes, calls=round(line(few.calls, more.calls)), late=more.late)
 
 
 def _laid_out(config: ModelConfig, ranks: Ranks, cuda: bool) -> Transformer:
     with torch.device("meta"):
         model = Transformer(config)
-    parallelize(model, ranks, compile=False, half=cuda and ranks.layout.precision == "bf16")
+    parallelize(model, ranks, compile=False, cuda=cuda)
     return model
 
 
@@ -98,9 +101,7 @@ def _run(config: ModelConfig, ranks: Ranks, rows: int, cuda: bool) -> Trace:
         for p in model.parameters():
             p.grad = torch.zeros_like(p)  # gradients of the forward passes before
         ids = torch.zeros(rows, context // layout.cp, dtype=torch.long)
-        mask = document_mask(torch.zeros(rows, context, dtype=torch.long))
-        if cuda:
-            mask = Documents(torch.zeros(rows + 1, dtype=torch.int32), context)
+        mask = Documents(torch.zeros(rows + 1, dtype=torch.int32), context) if cuda else None
         if layout.cp > 1:
             mask = Ulysses(mask, ranks.cp_group, layout.cp)
         weight = torch.ones(ids.numel())
@@ -113,20 +114,22 @@ def _run(config: ModelConfig, ranks: Ranks, rows: int, cuda: bool) -> Trace:
                 loss = weighted_nll(hidden.flatten(0, 1), model.head_weight, ids.flatten(), weight, **how)
             del hidden
             loss.backward()
-    buffers = max(0, recorder.peak - recorder.activations) + _gathered(model, layout, cuda)
+    weights, summed = _gathered(model, layout, cuda)
+    buffers = max(0, recorder.peak - recorder.activations) + weights
     recorder.trace.memory = Memory(held, held, 2 * held, recorder.activations, buffers)
+    recorder.trace.late = weights + summed
     return recorder.trace
 
 
-def _gathered(model: Transformer, layout: Layout, cuda: bool) -> int:
+def _gathered(model: Transformer, layout: Layout, cuda: bool) -> tuple[int, int]:
     """Bytes that FSDP has beside its shards at the worst moment: the weights outside blocks and of two blocks (one
-    gathered ahead), and gradients of the former and of one block, as computed and in fp32 for the sum."""
+    gathered ahead); gradients of the former and of one block, as computed and in fp32 for the sum."""
     if layout.ranks == 1:
-        return 0
+        return 0, 0
     size = 2 if cuda and layout.precision == "bf16" else 4
     block = sum(p.numel() for p in model.blocks[0].parameters()) // layout.tp
     rest = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("blocks.")) // layout.tp
-    return size * (rest + 2 * block) + (size + 4) * (rest + block)
+    return size * (rest + 2 * block), (size + 4) * (rest + block)
 
 
 def _one_kernel(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor):
@@ -146,8 +149,7 @@ def _no_ranks(layout: Layout) -> Iterator[Ranks]:
     try:
         yield Ranks(replace(layout, device="cpu"))
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        leave()
 
 
 class _Recorder(TorchDispatchMode):
@@ -178,9 +180,13 @@ class _Recorder(TorchDispatchMode):
         t.calls += 1
         if "c10d" in name:
             self._send(name, args, inputs)
-        elif name.startswith(("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")):
+        elif name.startswith(("aten::mm", "aten::addmm", "aten::bmm")):
             a, b = [_local(x) for x in args if isinstance(x, torch.Tensor)][-2:]
-            t.matmul += 2.0 * a.numel() * b.shape[-1]
+            flops = 2.0 * a.numel() * b.shape[-1]
+            if name.startswith("aten::bmm"):  # of attention by blocks of queries
+                t.attention += flops
+            else:
+                t.matmul += flops
         elif "documents" in name or "scaled_dot_product" in name:
             back = "backward" in name
             q, k = (inputs[1], inputs[2]) if back else inputs[:2]
@@ -188,7 +194,7 @@ class _Recorder(TorchDispatchMode):
         else:
             before = {_key(x) for x in inputs}
             new = [x for x in outputs if _key(x) not in before]
-            if new or name.endswith(("_", "_.Tensor", "_.Scalar")):
+            if new or name.endswith(("_", "_.Tensor", "_.Scalar", "out", ".grad_input")):
                 t.moved += sum(x.numel() * x.element_size() for x in (*inputs, *(new or outputs[:1])))
         self._measure()
         return out

@@ -10,7 +10,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +23,12 @@ from phikit.model.parallel import parallelize, whole_network
 from phikit.model.ranks import Ranks
 from phikit.model.transformer import Transformer
 from phikit.records.ids import seed_of
-from phikit.train import checkpoint
+from phikit.train import checkpoint, heap
 from phikit.train.feed import Feed, Rows, Share
 from phikit.train.metrics import Watch, log_skipped
 from phikit.train.objectives import DirectPreference, LanguageModeling
 from phikit.train.optim import OptimConfig, Optimizers, lr_factor
+from phikit.train.sinks import Sink, numbers
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,19 @@ class Trainer:
         config: TrainConfig,
         work: Path,
         moments: Path | None = None,
+        sinks: Sequence[Sink] = (),
     ) -> None:
         """`work` holds checkpoints of an unfinished run; `moments` is the folder in which an earlier stage left
-        those of its optimizer. Takes the model over: it is laid out on the ranks, `network` gives it back. Raises
-        ValueError where the layout fits neither the network nor the rows."""
-        self.objective, self.config, self.work = objective, config, work
+        those of its optimizer; `sinks` see every step's numbers. Takes the model over: it is laid out on the ranks,
+        `network` gives it back. Raises ValueError where the layout fits neither the network nor the rows."""
+        self.objective, self.config, self.work, self.sinks = objective, config, work, sinks
         self.ranks = Ranks(config.layout)
         objective.check(config)
         # The shapes of trees of pairs are others in every step: compiled blocks would be compiled again and again.
         parallelize(model, self.ranks, compile=objective.shapes_repeat)
         self.model, self.device = model, self.ranks.device
+        if self.device.type == "cpu":
+            heap.keep_freed()
         self.feed = Feed(rows, objective, config.micro, self.ranks)
         self.optimizers = Optimizers(model, config.optim)
         self.saver = checkpoint.Saver(work, self.ranks, config.keep)
@@ -102,6 +106,8 @@ class Trainer:
                 self.watch.begin(self.tokens)
                 row, share = self._step()
                 self.watch.end(row, share)
+                for sink in self.sinks:
+                    sink.log(self.step, numbers(row, self.watch.rows[-1]))
                 self.saver.poll()
                 late = time.monotonic() - saved >= c.checkpoint_seconds and self.step < last
                 wanted = self.ranks.any(2 * bool(stop.requested) + late)
@@ -188,6 +194,7 @@ class Trainer:
 
     def network(self) -> Transformer | None:
         """The trained network on the CPU of rank 0, None on other ranks; training cannot go on after it."""
+        heap.give_back()
         return whole_network(self.model, self.ranks)
 
 

@@ -5,6 +5,9 @@ Inside, the program sees a read-only root with /usr and this interpreter with it
 limits on CPU, memory, processes, file size and open files. It never runs outside the sandbox: where none
 works, the result says `no_sandbox` and `available` tells the fix.
 
+Every program has a sandbox of its own. A thread that runs one program after another has the next one's sandbox started
+while the last program runs.
+
 RLIMIT_NPROC does nothing for real uid 0, so a root caller's program always runs under a throw-away uid. There
 are two ways to get there. `user`: change the uid, then start bwrap in a user namespace (what any unprivileged
 caller does). `root`: let root's bwrap make the mounts, then change the uid inside, before the program is
@@ -14,20 +17,21 @@ off.
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import functools
 import itertools
 import marshal
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Any, Literal
+
+from phikit.verify.sandbox_process import IDLE, LAUNCHER, SandboxProcess
 
 Status = Literal["ok", "failed", "timeout", "killed", "no_sandbox"]
 Mode = Literal["user", "root"]
@@ -63,32 +67,6 @@ class Result:
     stderr: str = ""
     exit_code: int = -1
     seconds: float = 0.0
-
-
-# Runs inside, before the program: uid, limits, then the program as __main__ of the same interpreter (a second
-# interpreter start would cost as much as everything else). marshal is built in; to import json takes 10 ms.
-_LAUNCHER = r"""
-def _main():
-    import io, marshal, os, resource, sys
-    task = marshal.loads(sys.stdin.buffer.read())
-    if task["uid"]:
-        os.setgroups([])
-        os.setresgid(task["uid"], task["uid"], task["uid"])
-        os.setresuid(task["uid"], task["uid"], task["uid"])
-    if 0 in os.getresuid() and task["uid"] is not None:
-        os._exit(125)
-    for name, soft, hard in task["limits"]:
-        kind = getattr(resource, name)
-        top = resource.getrlimit(kind)[1]
-        cap = hard if top == resource.RLIM_INFINITY else min(hard, top)
-        resource.setrlimit(kind, (min(soft, cap), cap))
-    sys.stdin = io.StringIO(task["stdin"])
-    sys.argv = ["program.py"]
-    return compile(task["program"], "program.py", "exec")
-_code = _main()
-del _main
-exec(_code, {"__name__": "__main__", "__builtins__": __builtins__})
-"""
 
 
 _REFERENCE = """
@@ -174,7 +152,8 @@ def _bound() -> tuple[str, ...]:
     return tuple(found)
 
 
-def _command(limits: Limits, mode: Mode) -> list[str]:
+@functools.cache
+def _command(tmp_mb: int, mode: Mode) -> tuple[str, ...]:
     bwrap = _bwrap()
     assert bwrap is not None
     if mode == "user":
@@ -195,18 +174,16 @@ def _command(limits: Limits, mode: Mode) -> list[str]:
     for path in targets:
         files += ["--ro-bind-try", path, path]
     # /dev and / are tmpfs of their own, without a size: read-only, so that /tmp alone can be filled.
-    files += ["--dev", "/dev", "--perms", "1777", "--size", str(limits.tmp_mb << 20), "--tmpfs", "/tmp"]
+    files += ["--dev", "/dev", "--perms", "1777", "--size", str(tmp_mb << 20), "--tmpfs", "/tmp"]
     files += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
-    return [
+    return (
         bwrap, *apart, "--die-with-parent", "--new-session", "--clearenv", "--setenv", "PYTHONHASHSEED", "0",
         "--setenv", "LANG", "C.UTF-8", *files, "--",
-        str(Path(sys.executable).resolve()), "-B", "-S", "-s", "-P", "-c", _LAUNCHER,
-    ]  # fmt: skip
+        str(Path(sys.executable).resolve()), "-B", "-S", "-s", "-P", "-c", LAUNCHER,
+    )  # fmt: skip
 
 
 def _run(program: str, stdin: str, limits: Limits, mode: Mode) -> Result:
-    root = os.geteuid() == 0
-    uid = _FIRST_UID + (os.getpid() * 61 + next(_slots)) % _UIDS if root else None
     mb = 1 << 20
     rows = [
         ("RLIMIT_CPU", limits.cpu_seconds, limits.cpu_seconds + 1),
@@ -216,46 +193,62 @@ def _run(program: str, stdin: str, limits: Limits, mode: Mode) -> Result:
         ("RLIMIT_NOFILE", limits.open_files, limits.open_files),
         ("RLIMIT_CORE", 0, 0),
     ]
-    inside = uid if mode == "root" else None
+    inside = _throw_away_uid() if mode == "root" else None
     task = marshal.dumps({"uid": inside, "limits": rows, "stdin": stdin, "program": program})
-    dropped = {"user": uid, "group": uid, "extra_groups": []} if root and mode == "user" else {}
-    pipe = subprocess.PIPE
-    start = time.monotonic()
+    kind = (limits.tmp_mb, mode)
     try:
-        process = subprocess.Popen(
-            _command(limits, mode), stdin=pipe, stdout=pipe, stderr=pipe, env={}, cwd="/", **dropped
-        )
+        process = _ahead.take(kind) or _start(*kind)
+        rest = process.hand_over(task)
+        _ahead.fill(kind)
     except OSError as e:
         return Result("failed", stderr=f"bwrap does not start: {e}")
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    kept: dict[str, bytes] = {}
-    readers = [
-        threading.Thread(target=_drain, args=(stream, limits.output_bytes, kept, name), daemon=True)
-        for stream, name in ((process.stdout, "out"), (process.stderr, "err"))
-    ]
-    for reader in readers:
-        reader.start()
-    with contextlib.suppress(
-        BrokenPipeError
-    ):  # bwrap ended before it read: its exit code and stderr tell why
-        process.stdin.write(task)
-        process.stdin.close()
-    over = False
-    try:
-        code = process.wait(WALL_FACTOR * limits.cpu_seconds)
-    except subprocess.TimeoutExpired:
-        over = True
-        process.kill()  # --die-with-parent takes the namespace down with it
-        code = process.wait()
-    for reader in readers:
-        reader.join()
-    process.stdout.close()
-    process.stderr.close()
-    seconds = time.monotonic() - start
-    out, err = (kept[k].decode("utf-8", "replace") for k in ("out", "err"))
-    return Result(_status(code, over, seconds, limits), out, err, code, seconds)
+    ended = process.finish(rest, WALL_FACTOR * limits.cpu_seconds, limits.output_bytes)
+    out, err = (x.decode("utf-8", "replace") for x in (ended.out, ended.err))
+    return Result(_status(ended.code, ended.over, ended.seconds, limits), out, err, ended.code, ended.seconds)
+
+
+def _start(tmp_mb: int, mode: Mode) -> SandboxProcess:
+    dropped: dict[str, Any] = {}
+    if mode == "user" and (uid := _throw_away_uid()) is not None:
+        dropped = {"user": uid, "group": uid, "extra_groups": []}
+    return SandboxProcess(_command(tmp_mb, mode), dropped)
+
+
+def _throw_away_uid() -> int | None:
+    """A uid that no other program of ours has at this time; None where the caller is not root."""
+    return _FIRST_UID + (os.getpid() * 61 + next(_slots)) % _UIDS if os.geteuid() == 0 else None
+
+
+class _Ahead(threading.local):
+    """The sandbox that waits for this thread's next program. There is one as long as programs follow each other
+    within IDLE seconds: a single program starts none for nobody."""
+
+    waiting: SandboxProcess | None = None
+    kind: tuple[int, Mode] | None = None
+    last = float("-inf")
+
+    def take(self, kind: tuple[int, Mode]) -> SandboxProcess | None:
+        waiting, self.waiting = self.waiting, None
+        if waiting is None or (self.kind == kind and waiting.is_ready):
+            return waiting
+        waiting.close()
+        return None
+
+    def fill(self, kind: tuple[int, Mode]) -> None:
+        now = time.monotonic()
+        if now - self.last < IDLE:
+            self.waiting, self.kind = _start(*kind), kind
+        self.last = now
+
+    def clear(self) -> None:
+        if self.waiting is not None:
+            self.waiting.close()
+            self.waiting = None
+
+
+_ahead = _Ahead()
+atexit.register(_ahead.clear)
+os.register_at_fork(after_in_child=_ahead.clear)
 
 
 def _status(code: int, over: bool, seconds: float, limits: Limits) -> Status:
@@ -263,13 +256,3 @@ def _status(code: int, over: bool, seconds: float, limits: Limits) -> Status:
     if over or signal == SIGXCPU or (signal == SIGKILL and seconds >= limits.cpu_seconds):
         return "timeout"
     return "ok" if code == 0 else "killed" if signal else "failed"
-
-
-def _drain(stream: IO[bytes], limit: int, kept: dict[str, bytes], name: str) -> None:
-    """Reads to the end and keeps the first `limit` bytes: a flood of output must not fill our memory."""
-    parts, size = [], 0
-    while chunk := stream.read1(1 << 16):  # type: ignore[attr-defined]
-        if size < limit:
-            parts.append(chunk[: limit - size])
-            size += len(parts[-1])
-    kept[name] = b"".join(parts)

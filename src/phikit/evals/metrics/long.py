@@ -1,4 +1,4 @@
-"""Graders of long-context tasks, as HELMET (Yen et al. 2024) defines them: SubEM, nDCG@10, exact label."""
+"""Graders of long-context tasks, as HELMET (Yen et al. 2024) defines them: SubEM, nDCG@10, exact label, ROUGE-L."""
 
 from __future__ import annotations
 
@@ -15,6 +15,31 @@ def sub_em(item: Item, answer: Answer) -> Graded:
     """Metric `sub_em`: one of the answers occurs in what was said, both normalized as SQuAD does."""
     found = answers.contains(replace(item, reference=item.reference["answers"]), answer)
     return replace(found, scores={"sub_em": found.scores["contains"]})
+
+
+def word_f1(item: Item, answer: Answer) -> Graded:
+    """Metric `f1`: SQuAD's word overlap with the nearest of the answers, which needs no judge."""
+    return answers.word_f1(replace(item, reference=item.reference["answers"]), answer)
+
+
+def rouge(item: Item, answer: Answer) -> Graded:
+    """Metric `rouge_l`: F1 of the longest common subsequence with the key points, which needs no judge."""
+    return Graded({"rouge_l": rouge_l(answer.text, " ".join(item.reference["points"]))}, "scored")
+
+
+def rouge_l(said: str, reference: str) -> float:
+    """ROUGE-L F1 of lower-case words of letters and digits, as rouge-score without a stemmer."""
+    a, b = (re.findall(r"[a-z0-9]+", x.lower()) for x in (said, reference))
+    row = [0] * (
+        len(b) + 1
+    )  # longest common subsequence of the words of `a` so far and each beginning of `b`
+    for word in a:
+        corner = 0
+        for j, other in enumerate(b, 1):
+            above = row[j]
+            row[j] = corner + 1 if word == other else max(above, row[j - 1])
+            corner = above
+    return 2 * row[-1] / (len(a) + len(b)) if row[-1] else 0.0
 
 
 def ranked(item: Item, answer: Answer) -> Graded:

@@ -2,6 +2,8 @@
 
 phikit eval --model M --tasks helmet --set helmet.length=16384 --out DIR"""
 
+from dataclasses import replace
+
 from phikit.evals import long
 from phikit.evals.metrics import judging
 from phikit.evals.metrics import long as metrics
@@ -55,4 +57,13 @@ SUMM = Task(
     metrics=("score", "recall", "precision"), judge=judging.SUMMARY, per_run=True, length=LENGTH,
     note="HELMET summarizes court cases (Multi-LexSum); here what many documents say about two subjects.",
 )  # fmt: skip
-TASKS = (RECALL, RAG, RERANK, *ICL, QA, SUMM)
+QA_F1 = replace(
+    QA, name="helmet_qa_f1", title="QA on long text, word F1 (helmet-style)", metrics=("f1",), judge=None,
+    output=replace(QA.output, grade=metrics.word_f1), note="helmet_qa where there is no judge.",
+)  # fmt: skip
+SUMM_ROUGE = replace(
+    SUMM, name="helmet_summ_rouge", title="Summaries, ROUGE-L (helmet-style)", metrics=("rouge_l",), judge=None,
+    output=replace(SUMM.output, grade=metrics.rouge), note="helmet_summ where there is no judge: the reference is "
+    "its key points in a row.",
+)  # fmt: skip
+TASKS = (RECALL, RAG, RERANK, *ICL, QA, QA_F1, SUMM, SUMM_ROUGE)

@@ -99,6 +99,13 @@ class Prompter:
             seed=seed,
         )
 
+    def plain(self, text: str, *, max_tokens: int) -> GenRequest:
+        """The greedy continuation of plain text, whatever the kind, to the next line break."""
+        stop_ids = tuple(self.engine.stop_ids)
+        return GenRequest(
+            tuple(self.engine.encode(text)), max_tokens, temperature=0.0, stop_ids=stop_ids, stop=("\n",)
+        )
+
     def samples(
         self, items: Sequence[Item], settings: Settings, n: int, *purpose: str, chat: bool = False
     ) -> list[GenRequest]:

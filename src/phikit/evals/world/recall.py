@@ -16,12 +16,14 @@ from phikit.records.types import Score
 TASKS = ("recall_1x", "recall_2x", "recall_4x")
 
 
-def exact(task: str, items: Sequence[Item], ask: Prompter, settings: Settings) -> Scored:
+def exact(
+    task: str, items: Sequence[Item], ask: Prompter, settings: Settings, *, metric: str = "exact"
+) -> Scored:
     requests = [ask.continuation(field(i, "prompt", task), str(field(i, "answer", task))) for i in items]
 
     def rows(scores: Sequence[Score]) -> list[Row]:
         return [
-            Row(task, "exact", str(i["id"]), float(s.greedy), "right" if s.greedy else "wrong")
+            Row(task, metric, str(i["id"]), float(s.greedy), "right" if s.greedy else "wrong")
             for i, s in zip(items, scores)
         ]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from phikit import stats
 from phikit.engine.base import Engine
-from phikit.evals.world import arithmetic, bits, choice, preference, recall
+from phikit.evals.world import arithmetic, bits, choice, long, preference, recall
 from phikit.evals.world.plan import Generated, Item, Kind, Plan, Prompter, Row, Scored, Settings
 from phikit.jobs.progress import Bar, bar
 from phikit.records.io import read_jsonl
@@ -41,12 +41,14 @@ def evaluate(
     corpus_heldout: Path,
     settings: Settings,
     reference: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    long_items: Mapping[str, Sequence[Item]] | None = None,
 ) -> Evaluation:
     """All tasks on one checkpoint.
 
     `data` holds <task>.jsonl, `corpus_heldout` Document rows. `reference` are the `references` of the
     checkpoint that `preference_wins` compares with; without them this checkpoint makes its own and meets
-    those (it comes out near 0.5). ValueError names the file, task or item that is at fault, also where a
+    those (it comes out near 0.5). `long_items` are the items of long.py by task.
+    ValueError names the file, task or item that is at fault, also where a
     prompt does not fit the engine's context: nothing is cut or left out.
     """
     held = load_items(data, corpus_heldout, settings)
@@ -59,6 +61,7 @@ def evaluate(
         (arithmetic.FORMAT, arithmetic.form(held[arithmetic.TASK], ask, settings)),
         *((t, recall.exact(t, held[t], ask, settings)) for t in recall.TASKS),
         *((t, choice.acc(t, held[t], ask, settings)) for t in choice.TASKS),
+        *long.plans(long_items or {}, ask, settings),
         (bits.TASK, bits.bits(held[bits.TASK], ask, settings)),
     ]
     some = held[preference.TASK]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +19,25 @@ WATCHES = ("folders", "decontaminate.against")
 def run(ctx: StageContext) -> dict[str, Any]:
     """Writes documents, heldout and rejected (.jsonl.zst) into `ctx.out`; returns the counts of the
     funnel."""
-    from phikit.corpus.folders import Folder, folder_documents
+    from phikit.corpus.folders import Folder
     from phikit.corpus.pipeline import Settings, build
     from phikit.corpus.sources import local_documents
 
     config: Any = ctx.config
     folders = [Folder(Path(f.path), f.source, f.text_key) for f in config.folders]
-    items = chain(local_documents(config.max_bytes.model_dump()), *map(folder_documents, folders))
+    items = local_documents(config.max_bytes.model_dump())
     settings = Settings(
         languages=tuple(config.languages),
+        quality=config.quality,
+        paragraphs=config.paragraphs,
         info=config.decontaminate.info,
         contaminated=config.decontaminate.contaminated,
         heldout=config.heldout,
     )
-    return build(items, _references(ctx), ctx.out, ctx.work, settings, workers=os.cpu_count() or 1)
+    workers = os.cpu_count() or 1
+    return build(
+        items, _references(ctx), ctx.out, ctx.work, settings, workers=workers, on=ctx.on, folders=folders
+    )
 
 
 def _references(ctx: StageContext) -> Iterator[tuple[str, str]]:

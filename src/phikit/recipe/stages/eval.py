@@ -47,6 +47,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     )
     data, heldout = ctx.inputs["synth"].path / "heldout", ctx.file("corpus", "heldout.jsonl.zst")
     held = load_items(data, heldout, settings)
+    held |= (long := _long(ctx, network.context))
     done: dict[str, dict[str, Any]] = {}
     for name, kind in KINDS.items():
         path = ctx.work / f"{name}.json"
@@ -54,7 +55,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
             reference = done["sft"]["references"] if name != "sft" else None
             folder = ctx.inputs[name].path / "hf"
             write_json(
-                path, _checkpoint(folder, name, kind, data, heldout, held, settings, reference, ctx.device)
+                path,
+                _checkpoint(folder, name, kind, data, heldout, held, long, settings, reference, ctx.device),
             )
         done[name] = read_json(path)
 
@@ -79,20 +81,34 @@ def run(ctx: StageContext) -> dict[str, Any]:
     }
 
 
+def _long(ctx: StageContext, context: int) -> dict[str, list[dict[str, Any]]]:
+    """HELMET's categories at multiples of the base context, in the tokens of the run's own tokenizer."""
+    from phikit.synth.world import long
+    from phikit.text.tokenizer import Tokenizer
+
+    if not ctx.config.long_items:
+        return {}
+    tokenizer = Tokenizer.load(ctx.inputs["sft"].path / "hf")
+    return long.items(ctx.seed, ctx.config.long_items, context, lambda text: len(tokenizer.encode(text)))
+
+
 def _checkpoint(
-    folder: Path, name: str, kind: Any, data, heldout, held, settings, reference, device: str | None
+    folder: Path, name: str, kind: Any, data, heldout, held, long, settings, reference, device: str | None
 ) -> dict[str, Any]:
     from phikit.engine.torch_engine import TorchEngine
     from phikit.evals.world.run import evaluate
     from phikit.evals.world.samples import samples
+    from phikit.synth.world.long import MULTIPLES
 
     engine = TorchEngine.from_folder(folder, device=device)
     try:
         # Long recall is asked of every checkpoint, beyond its own context too (RoPE has no end):
         # midtraining is measured against that.
         longest = max(len(engine.encode(i["prompt"] + i["answer"])) for i in held["recall_4x"])
+        if long:
+            longest = max(longest, max(MULTIPLES) * settings.window)
         engine.stretch(max(engine.info.context, longest))
-        found = evaluate(engine, name, kind, data, heldout, settings, reference)
+        found = evaluate(engine, name, kind, data, heldout, settings, reference, long)
         shown = samples(engine, name, kind, held, settings)
         used = engine.usage.prefilled + engine.usage.generated
     finally:

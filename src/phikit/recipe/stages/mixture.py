@@ -18,17 +18,19 @@ def run(ctx: StageContext) -> dict[str, Any]:
     a source of their own, `<source>_long`, in which those that fill the long context are repeated `upweight`
     times (report section 3.3: isolate > 8K, upweight >= 16K)."""
     from phikit.jobs.progress import track
-    from phikit.mixture.shards import encode_dialog, encode_documents, make_shard
+    from phikit.mixture.shards import ShardWriter, encode_dialog, encode_documents
     from phikit.records import Dialog, Document, from_row
     from phikit.records.io import read_jsonl
     from phikit.text.tokenizer import Tokenizer
 
     m: Any = ctx.recipe.mixture
     tokenizer = Tokenizer.load(ctx.file("tokenizer", "tokenizer.json"))
-    by_source: dict[str, list[tuple[str, tuple[list[int], list[int]]]]] = {}
+    by_source: dict[str, ShardWriter] = {}
 
     def add(source: str, id: str, encoded: tuple[list[int], list[int]]) -> None:
-        by_source.setdefault(source, []).append((id, encoded))
+        if source not in by_source:
+            by_source[source] = ShardWriter(ctx.out / source)
+        by_source[source].add(id, *encoded)
 
     files = [
         ctx.file(s, f"{n}.jsonl.zst")
@@ -52,11 +54,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
         add("dialogs", dialog.id, encode_dialog(tokenizer, dialog))
 
     counts: dict[str, Any] = {"documents": {}, "tokens": {}}
-    for source, items in sorted(by_source.items()):
-        shard = make_shard(encoded for _, encoded in items)
-        shard.save(ctx.out / source, [id for id, _ in items])
-        counts["documents"][source] = len(items)
-        counts["tokens"][source] = int(shard.offsets[-1])
+    for source, shard in sorted(by_source.items()):
+        shard.close()
+        counts["documents"][source] = len(shard.offsets) - 1
+        counts["tokens"][source] = shard.offsets[-1]
     return counts
 
 

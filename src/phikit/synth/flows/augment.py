@@ -1,7 +1,9 @@
 """Rewrite and augment (report section 2.2): a passage as an exercise, a discussion, or a structured reasoning task.
 
-One prompt a form. The checks are the same for all: every part speaks about the passage, no part repeats another, and a
-critic who sees passage and result gives it at least `least` of 5 for being faithful and for being useful.
+One prompt a form; a teacher that can be held to a grammar writes a discussion line by line, each in the words of the
+passage and none like the one before, because a small one that writes it at once loops. The checks are the same for all:
+every part speaks about the passage, no part repeats another, and a critic who sees passage and result gives it at least
+`least` of 5 for being faithful and for being useful.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from phikit.synth.flows.base import (
     Ask,
     Outcome,
     Recorder,
+    alike,
     grounded,
     numbered,
     repeats,
+    sentence_grammar,
     sentences,
 )
 from phikit.synth.flows.base import (
@@ -39,9 +43,12 @@ async def augment(
         "passage": numbered(parts) if form == "reasoning" else seed.text, "domain": domain or "the subject",
         "language": language, "words": words,
     }  # fmt: skip
-    draft = await recorder.tell(
-        f"augment_{form}", values, _shape(form, words, len(parts)), temperature=0.3, max_tokens=8 * words
-    )
+    if form == "discussion" and ask.holds:
+        draft = await _line_by_line(recorder, values)
+    else:
+        draft = await recorder.tell(
+            f"augment_{form}", values, _shape(form, words, len(parts)), temperature=0.3, max_tokens=8 * words
+        )
     if draft is None:
         return recorder.give_up("no readable draft")
     said = [v for v in draft.values() if isinstance(v, str)]
@@ -61,6 +68,34 @@ async def augment(
     share = grounded(" ".join(said), seed.text)
     meta = recorder.meta(kind=form, scores=marks, grounded=round(share, 3), domain=domain, language=language)
     return recorder.accept(_turns(form, seed.text, draft, parts), meta)
+
+
+_LINES = {
+    "first_says": "say what the text is about.",
+    "second_objects": "object, with a fact of the text.",
+    "first_replies": "answer the objection.",
+    "both_agree": "say what both agree on.",
+}
+
+
+async def _line_by_line(recorder: Recorder, values: dict[str, Any]) -> dict[str, str] | None:
+    """The parts of a discussion, each the first of three drafts that ended, does not loop and differs from what was
+    said; None where a line has none."""
+    said: dict[str, str] = {}
+    held = sentence_grammar(values["passage"])
+    for part, task in _LINES.items():
+        so_far = " ".join(said.values()) or "nothing"
+        drafts = await recorder.say(
+            "augment_line", values | {"said": so_far, "task": task}, n=3, temperature=0.7,
+            max_tokens=2 * values["words"] + 16, stop=("\n",), held=held, presence_penalty=0.6,
+        )  # fmt: skip
+        good = (d.text.strip() for d in drafts if d.finish == "stop")
+        line = next((t for t in good if not repeats(t) and not any(alike(t, x) for x in said.values())), None)
+        if line is None:
+            recorder.reject(f"no line that {part.replace('_', ' ')}", " / ".join(d.text for d in drafts))
+            return None
+        said[part] = line
+    return said
 
 
 def _shape(form: Form, words: int, sentences: int) -> dict[str, Any]:

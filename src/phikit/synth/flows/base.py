@@ -61,6 +61,8 @@ class Ask(Protocol):
         grammar: str | None = None,
         schema: Mapping[str, Any] | None = None,
         stop: Sequence[str] = (),
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
     ) -> Sequence[Answer]: ...
 
 
@@ -326,6 +328,12 @@ def exchange_turns(passage: str, exchanges: Sequence[tuple[str, str]]) -> list[T
         asked = f"{passage}\n\n{question}" if i == 0 else question
         turns += [Turn("user", asked), Turn("assistant", answer)]
     return turns
+
+
+def alike(a: str, b: str) -> bool:
+    """Whether two sentences have most of their words in common."""
+    one, two = set(words(a)), set(words(b))
+    return len(one & two) >= 0.7 * max(len(one | two), 1)
 
 
 def repeats(text: str, n: int = 4) -> bool:

@@ -13,6 +13,7 @@ from phikit.synth.flows.base import (
     Ask,
     Outcome,
     Recorder,
+    alike,
     exchange_turns,
     grounded,
     repeats,
@@ -57,7 +58,7 @@ async def conversation(
             "conversation_ask", base | {"summary": summary, "move": move}, temperature=0.8, n=3 if kept else 1,
             max_tokens=2 * words, seed=number, stop=("\n",), held=sentence_grammar(passage, WH, 14, "?"),
         )  # fmt: skip
-        asked = next((d for d in drafts if not any(_alike(d.text, q) for q, _ in kept)), drafts[0])
+        asked = next((d for d in drafts if not any(alike(d.text, q) for q, _ in kept)), drafts[0])
         replied = await recorder.one(
             "conversation_reply", base | {"question": asked.text.strip()}, role="solver", temperature=0.3,
             max_tokens=2 * words + 16, seed=number, stop=("\n",),
@@ -89,18 +90,12 @@ async def conversation(
     return recorder.accept(exchange_turns(passage, kept), meta)
 
 
-def _alike(a: str, b: str) -> bool:
-    """Whether two sentences have most of their words in common."""
-    one, two = set(words_of(a)), set(words_of(b))
-    return len(one & two) >= 0.7 * max(len(one | two), 1)
-
-
 def _problem(
     question: str, answer: str, finish: str, passage: str, kept: list[tuple[str, str]], share: float
 ) -> str | None:
     if not question.endswith("?") or finish != "stop":
         return "cut"
-    if any(_alike(question, q) or _alike(answer, a) for q, a in kept):
+    if any(alike(question, q) or alike(answer, a) for q, a in kept):
         return "said before"
     if len(words_of(answer)) < 4 or repeats(answer):
         return "no answer"

@@ -13,8 +13,9 @@ from typing import Any
 
 from phikit.records.ids import seed_of
 from phikit.records.types import Document, Turn
-from phikit.synth.flows.base import Ask, Outcome, Recorder, grounded, repeats
+from phikit.synth.flows.base import Ask, Outcome, Recorder, grounded, repeats, sentence_grammar
 from phikit.synth.flows.base import words as words_of
+from phikit.synth.flows.rewrite import WH
 from phikit.synth.flows.shapes import mark, note, shape, text
 
 FLAVOURS = (
@@ -45,9 +46,7 @@ async def exercise(
         "passage": seed.text, "flavour": flavour, "domain": domain or "the subject", "language": language,
         "words": words,
     }  # fmt: skip
-    form = shape(plan=text(6 * words, 10), exercise=text(8 * words, 15), solution=text(8 * words, 2))
-    ask_for = {"temperature": 0.5, "max_tokens": 7 * words}
-    first = await recorder.tell("exercise_write", base, form, **ask_for)
+    first = await _drafted(recorder, "exercise_write", base, 0)
     if first is None or (reason := _problem(first, seed.text)):
         return recorder.give_up(
             "revision 0: no readable draft" if first is None else f"revision 0: {reason}", str(first)
@@ -56,7 +55,7 @@ async def exercise(
     for number in range(rounds):
         best = versions[-1]
         values = base | {"draft": _shown(best.draft), "advice": best.advice}
-        draft = await recorder.tell("exercise_revise", values, form, seed=number, **ask_for)
+        draft = await _drafted(recorder, "exercise_revise", values, 1 + number)
         if draft is None or _problem(draft, seed.text) or draft["exercise"] == best.draft["exercise"]:
             recorder.reject("revision: unreadable, unchanged or off the passage", str(draft))
             break
@@ -78,6 +77,34 @@ async def exercise(
     asked = f"{seed.text}\n\nExercise: {best.draft['exercise']}"
     turns = (Turn("user", asked), Turn("assistant", best.draft["solution"]))
     return recorder.accept(turns, meta)
+
+
+async def _drafted(
+    recorder: Recorder, name: str, values: dict[str, Any], number: int
+) -> dict[str, str] | None:
+    """Plan, exercise and solution at once; from a teacher that can be held to a grammar question and solution one by
+    one, each in the words of the passage, because a small one repeats the requirement instead of meeting it. None where
+    that cannot be read."""
+    words = values["words"]
+    if not recorder.ask.holds:
+        form = shape(plan=text(6 * words, 10), exercise=text(8 * words, 15), solution=text(8 * words, 2))
+        return await recorder.tell(name, values, form, seed=number, temperature=0.5, max_tokens=7 * words)
+    how = {
+        "temperature": 0.5,
+        "max_tokens": 2 * words,
+        "stop": ("\n",),
+        "seed": number,
+        "presence_penalty": 0.4,
+    }
+    values = {"advice": "Ask about the text.", **values}
+    held = sentence_grammar(values["passage"], WH, 16, "?")
+    asked = await recorder.one("exercise_question", values, held=held, **how)
+    values["question"] = asked.text.strip()
+    held = sentence_grammar(values["passage"])
+    solved = await recorder.one("exercise_solution", values, role="solver", held=held, **how)
+    if asked.finish != "stop" or solved.finish != "stop":
+        return None
+    return {"plan": "", "exercise": values["question"], "solution": solved.text.strip()}
 
 
 async def _criticized(recorder: Recorder, base: dict[str, Any], draft: dict[str, str]) -> _Version:
@@ -106,6 +133,8 @@ def _problem(draft: dict[str, str], passage: str) -> str | None:
         return "too short"
     if repeats(draft["exercise"], 5) or draft["exercise"].strip() == draft["solution"].strip():
         return "repetition"
-    if grounded(draft["exercise"], passage) < 0.4:
+    if grounded(draft["exercise"], passage) < 0.4 or grounded(draft["solution"], passage) == 0:
         return "not about the passage"
+    if not set(words_of(draft["solution"])) - set(words_of(draft["exercise"])):
+        return "the solution repeats the question"
     return None

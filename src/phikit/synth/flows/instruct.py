@@ -18,7 +18,7 @@ from phikit.records.types import Document, Turn
 from phikit.synth.flows.base import Answer, Ask, Outcome, Recorder, gbnf_text, repeats
 from phikit.synth.flows.base import words as words_of
 from phikit.synth.languages import LANGUAGES
-from phikit.verify import math_answer, refusal, sandbox
+from phikit.verify import math_answer, refusal, sandbox, worked
 from phikit.verify.code import extract_program, run_tests
 from phikit.verify.verdict import Verdict
 
@@ -32,12 +32,12 @@ async def instruct(
     seed: Document, ask: Ask, *, kind: Kind = "conversation", language: str = "English", n: int = 3, least: float = 3.0,
     words: int = 60, name: str = "Phi", maker: str = "its authors", verified: bool = True,
 ) -> Outcome:  # fmt: skip
-    """`seed` is a prompt; `meta` may hold `answer` (math), `tests` (code), `harmful` (safety). Another `language` than
-    English has the prompt translated first. Accepts the answer with the best mean mark, where that is at least
+    """`seed` is a prompt; `meta` may hold `answer` (math), `tests` (code), `harmful` (safety). A prompt that is not
+    in `language` is translated first. Accepts the answer with the best mean mark, where that is at least
     `least` of 5. `verified`: a reference answer must be met; without it the reference only measures."""
     recorder = Recorder(f"instruct {kind}", seed, ask)
     prompt = seed.text
-    if language != "English":
+    if language != "English" and not _speaks(prompt, language):
         asked = await recorder.one(
             "instruct_translate", {"prompt": prompt, "language": language}, temperature=0.0, max_tokens=160
         )  # fmt: skip
@@ -56,9 +56,16 @@ async def instruct(
             recorder.reject(f"answer: {reason}", answer.text)
         elif answer.text.strip() not in good:
             good.append(answer.text.strip())
+    turns = (Turn("user", prompt),)
+    proven = verified and any(
+        seed.meta.get(k) for k in {"math": ("answer",), "code": ("tests",)}.get(kind, ())
+    )
+    if proven and len(good) == 1:  # the reference or the tests have chosen
+        facts = {"answer": seed.meta["answer"], "label_right": True} if kind == "math" else {}
+        meta = recorder.meta(kind=kind, language=language, of=1, solved=round(1 / n, 3), **facts)
+        return recorder.accept((*turns, Turn("assistant", good[0])), meta)
     if len(good) < 2:
         return recorder.give_up("fewer than two different answers left", f"{len(good)} of {n}")
-    turns = (Turn("user", prompt),)
     judged = await judge(ask.role("judge"), turns, good, counts=recorder.reads)  # type: ignore[arg-type]
     if judged is None:
         return recorder.give_up("the judge cannot be read")
@@ -72,14 +79,26 @@ async def instruct(
     facts = {"answer": seed.meta["answer"]} if kind == "math" and seed.meta.get("answer") is not None else {}
     if facts:
         facts["label_right"] = _same(good[best], str(seed.meta["answer"]))
+    if proven:
+        facts["solved"] = round(len(good) / n, 3)
     meta = recorder.meta(
         kind=kind, scores=marks, overall=round(grade.overall, 2), language=language, of=len(good), **facts
     )
     return recorder.accept((*turns, Turn("assistant", good[best])), meta)
 
 
+_SUMS = (
+    'root ::= step{1,5} "The answer is " number "."\n'
+    'step ::= [A-Z] [a-z ,]{3,70} [ ] number " " [-+*/] " " number " = " number ". "\n'
+    'number ::= [0-9]{1,6} ("." [0-9]{1,2})?'
+)
+
+
 def _held(kind: Kind, seed: Document, name: str) -> str | None:
-    """GBNF of how an answer has to open where a small teacher would not: with its name, or by declining."""
+    """GBNF of how an answer has to open where a small teacher would not: with its name, or by declining; of a math
+    problem that it is worked in one to five sums and ends with the answer."""
+    if kind == "math":
+        return _SUMS
     if kind == "identity":
         rest = r'("." | ", " [^\n.]{8,100} ".") (" " [A-Z] [^\n.]{8,100} ".")?'
         return f"root ::= {gbnf_text(f'I am {name}')} {rest}"
@@ -100,6 +119,8 @@ async def _problem(
         return "repetition"
     if language != "English" and not _speaks(text, language):
         return "in another language"
+    if kind == "math" and _false_sum(text):
+        return "a false sum"
     if kind == "math" and verified and (reference := seed.meta.get("answer")) is not None:
         return None if _same(text, str(reference)) else "not the reference answer"
     if kind == "code":
@@ -134,6 +155,14 @@ async def _code_problem(text: str, seed: Document) -> str | None:
             return f"not run: no sandbox ({sandbox.available()})"
         return None if check.verdict == Verdict.right else "fails its tests"
     return None
+
+
+def _false_sum(text: str) -> bool:
+    """Whether a sum is written with a false whole result; other results may be rounded."""
+    plain = re.sub(r"[$\u20ac\u00a3,](?=\d)", "", text)
+    return any(
+        not true and result is not None and result.denominator == 1 for true, result in worked.sums(plain)
+    )
 
 
 def _same(text: str, reference: str) -> bool:

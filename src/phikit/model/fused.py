@@ -1,0 +1,222 @@
+"""A block of the network as two autograd functions around attention, for the CPU.
+
+The same numbers as `Block.forward` up to rounding, forward and backward by hand: q, k and v are one product, gate and
+up another; a norm's weight is multiplied into the rows of weights that follow it, so that a norm is one pass; rotation
+is one product of complex numbers, since the rows of q and k are put in pairs as their weights are copied. What is
+cheap to make again (normalized inputs, the product of gate and up, those copies) is not kept for the backward pass.
+N tokens, D width, F ffn; products are in bf16 under autocast, the residual stream and sums in fp32.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from phikit.model.attention import attend
+from phikit.model.transformer import Block
+
+IN_CACHE = 1 << 17  # elements of the MLP's gate that are worked on at once
+
+
+def fuse(block: Block) -> Any:
+    """A `forward` for this block; its own where a part of it is not the plain module (adapters, divided weights)."""
+    linear = (
+        block.attn.q,
+        block.attn.k,
+        block.attn.v,
+        block.attn.o,
+        block.mlp.gate,
+        block.mlp.up,
+        block.mlp.down,
+    )
+    plain = all(type(m) is nn.Linear and not hasattr(m.weight, "device_mesh") for m in linear)
+    return partial(_forward, block) if plain else block.forward
+
+
+def _forward(block: Block, x_BTD: torch.Tensor, rope, mask, read: torch.Tensor | None = None) -> torch.Tensor:
+    if read is not None:  # few positions ask: the queries and the MLP of the others are left out
+        return Block.forward(block, x_BTD, rope, mask, read)
+    a, m = block.attn, block.mlp
+    cos, sin = (t[..., : a.head_dim // 2] for t in rope)
+    half = torch.is_autocast_enabled(x_BTD.device.type)
+    dtype = torch.get_autocast_dtype(x_BTD.device.type) if half else x_BTD.dtype
+    with torch.autocast(x_BTD.device.type, enabled=False):
+        x, q, k, v = _Project.apply(
+            x_BTD, block.attn_norm.weight, a.q.weight, a.k.weight, a.v.weight,
+            torch.complex(cos, sin).transpose(1, 2), block.attn_norm.eps, dtype,
+        )  # type: ignore[misc]  # fmt: skip
+        out = attend(q, k, v, mask).transpose(1, 2).flatten(2)
+        return _Finish.apply(
+            x, out, a.o.weight, block.mlp_norm.weight, m.gate.weight, m.up.weight, m.down.weight,
+            block.mlp_norm.eps, dtype,
+        )  # type: ignore[return-value]  # fmt: skip
+
+
+class _Project(torch.autograd.Function):
+    """x [B, T, D] -> x (for the residual sum), rotated q [B, N, T, H] and k [B, K, T, H] in fp32, v [B, K, T, H]."""
+
+    @staticmethod
+    def forward(ctx, x_BTD, norm, wq, wk, wv, turn, eps: float, dtype: torch.dtype):
+        b, t, width = x_BTD.shape
+        x = x_BTD.reshape(-1, width)
+        scale = _scale(x, eps)
+        w = _scaled_qkv(wq, wk, wv, norm, turn.shape[-1], dtype)
+        y = (_cast_product(x, scale, dtype) @ w.T).view(b, t, -1)
+        rotated = wq.shape[0] + wk.shape[0]
+        qk = torch.view_as_real(_pairs(y[..., :rotated].float(), turn) * turn).flatten(-2)
+        ctx.save_for_backward(x, scale, norm, wq, wk, wv, turn)
+        ctx.dtype = dtype
+        heads = wq.shape[0] // (2 * turn.shape[-1])
+        q, k = qk[:, :, :heads].transpose(1, 2), qk[:, :, heads:].transpose(1, 2)
+        v = y[..., rotated:].unflatten(2, (-1, 2 * turn.shape[-1])).transpose(1, 2)
+        return x_BTD.view_as(x_BTD), q, k, v
+
+    @staticmethod
+    def backward(ctx, *grads: torch.Tensor):
+        x, scale, norm, wq, wk, wv, turn = ctx.saved_tensors
+        dtype, (residual, *parts) = ctx.dtype, grads
+        b, t = residual.shape[:2]
+        sizes = [w.shape[0] for w in (wq, wk, wv)]
+        g = torch.empty(b, t, sum(sizes), dtype=dtype)
+        back = turn.conj().resolve_conj()
+        for grad, place in zip(parts[:2], g[..., : sum(sizes[:2])].split(sizes[:2], -1)):
+            rotated = torch.view_as_complex(grad.transpose(1, 2).unflatten(-1, (-1, 2))) * back
+            place.copy_(torch.view_as_real(rotated).flatten(-3))
+        g[..., sum(sizes[:2]) :].copy_(parts[2].transpose(1, 2).flatten(2))
+        g = g.view(b * t, -1)
+        w = _scaled_qkv(wq, wk, wv, norm, turn.shape[-1], dtype)
+        grad_w = g.T @ _cast_product(x, scale, dtype)
+        grad_x = _norm_backward(g @ w, x, scale, residual.reshape(x.shape))
+        dq, dk, dv = grad_w.split(sizes)
+        own = [_unpaired(dq, turn.shape[-1]), _unpaired(dk, turn.shape[-1]), dv.float()]
+        dnorm = sum((d * w).sum(0) for d, w in zip(own, (wq, wk, wv)))
+        return grad_x.view(residual.shape), dnorm, *(d.mul_(norm) for d in own), None, None, None
+
+
+class _Finish(torch.autograd.Function):
+    """x + o(attended), and to that the MLP of its norm."""
+
+    @staticmethod
+    def forward(ctx, x_BTD, attended, wo, norm, wg, wu, wd, eps: float, dtype: torch.dtype):
+        x = x_BTD.reshape(-1, x_BTD.shape[-1])
+        o = attended.reshape(len(x), -1).to(dtype)
+        middle = _add_product(x, o, wo)
+        scale = _scale(middle, eps)
+        gate_up = _cast_product(middle, scale, dtype) @ _scaled((wg, wu), norm, dtype).T
+        out = _add_product(middle, _gated(gate_up), wd)
+        ctx.save_for_backward(o, middle, scale, gate_up, wo, norm, wg, wu, wd)
+        ctx.dtype = dtype
+        return out.view(x_BTD.shape)
+
+    @staticmethod
+    def backward(ctx, *grads: torch.Tensor):
+        o, middle, scale, gate_up, wo, norm, wg, wu, wd = ctx.saved_tensors
+        dtype, shape = ctx.dtype, grads[0].shape
+        grad = grads[0].reshape(middle.shape)
+        half = grad.to(dtype)
+        hidden, d = _gated_backward(gate_up, half @ wd.to(dtype))
+        grad_down = half.T @ hidden
+        del hidden
+        grad_w = d.T @ _cast_product(middle, scale, dtype)
+        grad = _norm_backward(d @ _scaled((wg, wu), norm, dtype), middle, scale, grad)
+        del d
+        half = grad.to(dtype)
+        own = [x.float() for x in grad_w.chunk(2)]
+        dnorm = sum((x * w).sum(0) for x, w in zip(own, (wg, wu)))
+        dg, du = (x.mul_(norm) for x in own)
+        return (
+            grad.view(shape), (half @ wo.to(dtype)).view(*shape[:-1], -1), (half.T @ o).to(wo.dtype), dnorm, dg, du,
+            grad_down.to(wd.dtype), None, None,
+        )  # fmt: skip
+
+
+def _scale(x_ND: torch.Tensor, eps: float) -> torch.Tensor:
+    """1 / root mean square, [N, 1]."""
+    norm = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
+    return norm.square_().div_(x_ND.shape[-1]).add_(eps).rsqrt_()
+
+
+def _norm_backward(
+    grad: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, residual: torch.Tensor
+) -> torch.Tensor:
+    """The gradient in x of x * scale(x), added to `residual`."""
+    grad = grad.to(x.dtype)
+    along = torch.linalg.vecdot(grad, x)[:, None] * scale.pow(3) / -x.shape[-1]
+    return torch.addcmul(residual, x, along).addcmul_(grad, scale)
+
+
+def _cast_product(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return torch.mul(x, scale, out=torch.empty(x.shape, dtype=dtype, device=x.device))
+
+
+def _parts(gate_up: torch.Tensor, *others: torch.Tensor):
+    """(gate, up, others) of a few rows at a time, which caches hold."""
+    width = gate_up.shape[1] // 2
+    rows = max(1, IN_CACHE // width)
+    for x, *more in zip(*(t.split(rows) for t in (gate_up, *others))):
+        yield x[:, :width], x[:, width:], *more
+
+
+def _gated(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) up, [N, F]."""
+    out = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
+    for gate, up, place in _parts(gate_up, out):
+        torch.ops.aten.silu.out(gate, out=place).mul_(up)
+    return out
+
+
+def _gated_backward(gate_up: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_gated` once more, and the gradient in gate_up of `grad` in it, which is overwritten."""
+    out, d = torch.empty_like(grad), torch.empty_like(gate_up)
+    for gate, up, place, g, both in _parts(gate_up, out, grad, d):
+        d_gate, d_up = both.chunk(2, -1)
+        torch.ops.aten.silu.out(gate, out=place)
+        torch.mul(g, place, out=d_up)
+        torch.ops.aten.silu_backward.grad_input(g.mul_(up), gate, grad_input=d_gate)
+        place.mul_(up)
+    return out, d
+
+
+def _add_product(x: torch.Tensor, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """x + a w^T, the sum in x's dtype."""
+    if a.dtype == x.dtype:
+        return torch.addmm(x, a, w.T)
+    return x + a @ w.to(a.dtype).T
+
+
+def _scaled(weights: tuple[torch.Tensor, ...], norm: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Weights below one another, each column times the norm's weight."""
+    rows = [w.shape[0] for w in weights]
+    out = torch.empty(sum(rows), norm.shape[0], dtype=dtype, device=norm.device)
+    for w, place in zip(weights, out.split(rows)):
+        torch.mul(w, norm, out=place)
+    return out
+
+
+def _scaled_qkv(wq, wk, wv, norm: torch.Tensor, pairs: int, dtype: torch.dtype) -> torch.Tensor:
+    """As `_scaled`; in each head of q and k, row i and row i + H / 2, which rotate together, lie side by side. Scores
+    do not feel it."""
+    rows = [w.shape[0] for w in (wq, wk, wv)]
+    out = torch.empty(sum(rows), norm.shape[0], dtype=dtype, device=norm.device)
+    q, k, v = out.split(rows)
+    for w, place in ((wq, q), (wk, k)):
+        torch.mul(
+            w.unflatten(0, (-1, 2, pairs)).transpose(1, 2), norm, out=place.unflatten(0, (-1, pairs, 2))
+        )
+    torch.mul(wv, norm, out=v)
+    return out
+
+
+def _unpaired(grad: torch.Tensor, pairs: int) -> torch.Tensor:
+    """Rows in the order of the weight, in fp32."""
+    out = torch.empty(grad.shape, device=grad.device)
+    out.unflatten(0, (-1, 2, pairs)).copy_(grad.unflatten(0, (-1, pairs, 2)).transpose(1, 2))
+    return out
+
+
+def _pairs(y: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    """[B, T, heads x H] -> complex [B, T, heads, H / 2]."""
+    return torch.view_as_complex(y.unflatten(-1, (-1, turn.shape[-1], 2)))
