@@ -45,7 +45,7 @@ def stage(tmp_path, monkeypatch):
         ctx = SimpleNamespace(
             name="dpo1", out=out, work=out / ".work", seed=7, inputs=inputs,
             config=Dpo(**{"context": 64, "batch": 4, "lr": 1e-2, "epochs": 4.0, **keys}),
-            recipe=SimpleNamespace(layout=Layout()),
+            recipe=SimpleNamespace(layout=Layout()), sinks=(), root=tmp_path,
             file=lambda stage, name: inputs[stage].file(name),
         )  # fmt: skip
         return out, dpo1.run(ctx)  # type: ignore[arg-type]
