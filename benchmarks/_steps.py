@@ -13,6 +13,17 @@ from typing import Any
 
 from _transformers import now, use_clock
 
+# Of networks that are timed on the CPU: keys of ModelConfig.
+SHAPES: dict[str, dict[str, Any]] = {
+    "1.3M": {
+        "vocab": 2048, "width": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 384, "context": 128, "tied": True,
+    },
+    "9M": {
+        "vocab": 8192, "width": 256, "layers": 8, "heads": 4, "kv_heads": 2, "ffn": 896, "context": 256, "tied": True,
+    },
+    "60M": {"vocab": 25_600, "width": 512, "layers": 10, "heads": 8, "kv_heads": 2, "ffn": 1792, "context": 512},
+}  # fmt: skip
+
 
 class Side:
     """`script --worker ARGS`; what it makes of them goes to `serve`."""

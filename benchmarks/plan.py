@@ -22,15 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-SHAPE: dict[str, Any] = {
-    "vocab": 25_600,
-    "width": 512,
-    "layers": 10,
-    "heads": 8,
-    "kv_heads": 2,
-    "ffn": 1792,
-    "context": 512,
-}
+sys.path.insert(0, str(Path(__file__).parent))
+from _steps import SHAPES
+
+SHAPE = SHAPES["60M"]
 ROWS, MICRO = 4, 1  # a step, a forward pass: at least two passes on each rank, as plans assume
 STEPS = 3
 GOALS = {"memory": 0.9, "seconds": 0.85}

@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _steps import Side, options, serve, threads_of
+from _steps import SHAPES, Side, options, serve, threads_of
 from _transformers import alternate, interval
 
-SHAPE: dict[str, Any] = {
-    "vocab": 2048, "width": 128, "layers": 4, "heads": 4, "kv_heads": 2, "ffn": 384, "context": 512, "tied": True,
-}  # fmt: skip
+SHAPE = {**SHAPES["1.3M"], "context": 512}
 DIALOGS, MICRO = 64, 8  # of a step, of a padded batch
 STEPS = 400
 CLOSE = {"fp32": 1e-5, "bf16": 1e-3}

@@ -17,40 +17,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _steps import Side, options, serve, threads_of
+from _steps import SHAPES, Side, options, serve, threads_of
 from _transformers import alternate, interval
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "1.3M": {
-        "vocab": 2048,
-        "width": 128,
-        "layers": 4,
-        "heads": 4,
-        "kv_heads": 2,
-        "ffn": 384,
-        "context": 128,
-        "tied": True,
-    },
-    "9M": {
-        "vocab": 8192,
-        "width": 256,
-        "layers": 8,
-        "heads": 4,
-        "kv_heads": 2,
-        "ffn": 896,
-        "context": 256,
-        "tied": True,
-    },
-    "60M": {
-        "vocab": 25_600,
-        "width": 512,
-        "layers": 10,
-        "heads": 8,
-        "kv_heads": 2,
-        "ffn": 1792,
-        "context": 512,
-    },
-}
 ROWS = {"1.3M": 16, "9M": 8, "60M": 2}
 CLOSE = {"fp32": 1e-5, "bf16": 1e-3}
 GOALS = {"ratio": 1.5, "memory": 0.7, "gemm": 0.75}

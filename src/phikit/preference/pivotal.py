@@ -226,10 +226,14 @@ def to_pair(pivot: Pivot, text_of) -> Preference:
     chosen, rejected = (pivot.token, pivot.other) if up else (pivot.other, pivot.token)
     better, worse = (pivot.taken, pivot.outcomes) if up else (pivot.outcomes, pivot.taken)
     prefix = pivot.prefix
+    # Six digits: what a kill lost is sampled again in another batch, whose log-probabilities differ in the last ones.
+    before, change, log_e, log_e_pair = (
+        round(x, 6) for x in (pivot.before, pivot.change, pivot.log_e, pivot.log_e_pair)
+    )
     meta = {
-        "question": pivot.question.id, "kind": pivot.question.kind, "p_before": pivot.before,
+        "question": pivot.question.id, "kind": pivot.question.kind, "p_before": before,
         "p_chosen": better.mean, "p_rejected": worse.mean, "n_chosen": better.n, "n_rejected": worse.n,
-        "change": pivot.change, "log_e": pivot.log_e, "log_e_pair": pivot.log_e_pair,
+        "change": change, "log_e": log_e, "log_e_pair": log_e_pair,
         "rollouts": [rollout_id(pivot.question.id, p) for p in (prefix, (*prefix, chosen), (*prefix, rejected))],
     }  # fmt: skip
     return Preference(
