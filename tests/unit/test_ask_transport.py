@@ -105,6 +105,7 @@ def test_a_connection_that_is_said_to_close_is_not_used_again():
         (b"HTTP/1.1 200 OK\r\nContent-Length: -4\r\n\r\n", httpx.RemoteProtocolError),
         (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", httpx.RemoteProtocolError),
         (b"junk\r\n\r\n", httpx.RemoteProtocolError),
+        (CHUNKS[:-2] + b"X: y\r\n" * 200, httpx.RemoteProtocolError),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", httpx.RemoteProtocolError),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{", httpx.ReadTimeout),
     ],

@@ -17,6 +17,7 @@ import httpx
 
 T = TypeVar("T")
 HEAD, LINE = 64 << 10, 4 << 10  # most bytes of a response's head, and of a line of its chunks
+TRAILERS = 100  # lines; a server that never ends them is no reason to wait
 PIECE = 64 << 10
 _SMALL = 1 << 20  # bodies of a known length up to this are read at once
 _DOWN = (ConnectionError, ssl.SSLError, OSError)
@@ -220,8 +221,7 @@ class _Body(httpx.AsyncByteStream):
                     yield piece
                 if await read(reader.readexactly(2), self._seconds) != b"\r\n":
                     raise httpx.RemoteProtocolError("a chunk is longer than it says")
-            while await self._line() != b"\r\n":
-                pass  # trailers
+            await self._trailers()
         self._whole = True
         await self.aclose()
 
@@ -241,6 +241,12 @@ class _Body(httpx.AsyncByteStream):
         if not line or len(line) > 15 or line.strip(b"0123456789abcdefABCDEF"):
             raise httpx.RemoteProtocolError(f"a bad chunk: {line[:40]!r}")
         return int(line, 16)
+
+    async def _trailers(self) -> None:
+        for _ in range(TRAILERS):
+            if await self._line() == b"\r\n":
+                return
+        raise httpx.RemoteProtocolError(f"a chunked response has more than {TRAILERS} trailers")
 
     async def _line(self) -> bytes:
         line = await self._connection.read(self._connection.reader.readuntil(b"\r\n"), self._seconds)
