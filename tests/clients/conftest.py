@@ -56,14 +56,6 @@ def server(store) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def tiny(store, tmp_path_factory) -> str:
     """The name of a tiny safetensors model in Phi-4's format, run by TorchEngine."""
-    from tiny_gguf import TEXT
+    from serve_running import add_tiny_folder
 
-    from phikit.model.config import ModelConfig
-    from phikit.model.hf import save_hf
-    from phikit.model.transformer import build
-    from phikit.text.tokenizer import Tokenizer
-
-    folder = tmp_path_factory.mktemp("tiny") / "hf"
-    save_hf(build(ModelConfig(320, 32, 1, 2, 1, 64, 256), 0), Tokenizer.train([TEXT * 4], 310), folder)
-    store.remember(parse("tiny"), local.manifest_of(store, folder, copy=False))
-    return "tiny"
+    return add_tiny_folder(store, tmp_path_factory.mktemp("tiny") / "hf")

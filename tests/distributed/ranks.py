@@ -1,15 +1,18 @@
 """Started by torchrun in the tests of this folder: trains a tiny network on the layout that is asked for.
 
-ranks.py OUT JSON   JSON: a list of {"name", "work", "layout", "kind", "steps", "stop", "micro", "skip", "tied"};
-                    rank 0 writes OUT/<name>.json, checkpoints go to OUT/<work, else name>
+ranks.py OUT JSON   JSON: a list of {"name", "work", "layout", "kind", "steps", "stop", "micro", "skip", "tied",
+                    "pause", "always"}; rank 0 writes OUT/<name>.json, checkpoints go to OUT/<work, else name>,
+                    always: one after each step; each rank writes its process to OUT/pid-<rank>
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +76,34 @@ class Stopping(LanguageModeling):
         return super().share(rows, first, count, micro, ranks)
 
 
+class Paused(LanguageModeling):
+    """Steps that take long enough to be hit."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def count(self, batch) -> float:
+        time.sleep(self.seconds)
+        return super().count(batch)
+
+
+class Failing(LanguageModeling):
+    """One rank has an error of its own, or waits for ever for its rows."""
+
+    def __init__(self, stuck: bool) -> None:
+        self.stuck = stuck
+
+    def share(self, rows, first, count, micro, ranks):
+        if first == 2 * count and ranks.rank == 1:
+            if self.stuck:
+                signal.pause()
+            raise OSError(28, "No space left on device")
+        return super().share(rows, first, count, micro, ranks)
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    (Path(sys.argv[1]) / f"pid-{os.environ.get('RANK', '0')}").write_text(str(os.getpid()))
     os.environ["PHIKIT_QUIET"] = "1"
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the trainer's own handler is what is tested
     for case in json.loads(sys.argv[2]):
@@ -93,11 +122,15 @@ def train(out: Path, case: dict) -> None:
         objective = DirectPreference(DPOConfig(nll_weight=0.2))
     elif kind == "poisoned":
         objective = Poisoned()
+    elif kind in ("failing", "stuck"):
+        objective = Failing(kind == "stuck")
+    elif "pause" in case:
+        objective = Paused(case["pause"])
     else:
         objective = Stopping(case["stop"]) if "stop" in case else LanguageModeling()
     config = TrainConfig(
         steps, 8 if kind != "pairs" else 6, case.get("micro", 2), OptimConfig(lr=3e-3), layout=layout,
-        skip=case.get("skip", 0),
+        skip=case.get("skip", 0), checkpoint_seconds=0.0 if case.get("always") else 60.0,
     )  # fmt: skip
     trainer = Trainer(model, objective, rows, config, out / case.get("work", case["name"]))
     result: dict = {"first": trainer.step, "initial": digest(trainer)}
@@ -110,6 +143,8 @@ def train(out: Path, case: dict) -> None:
     result |= {"log": trainer.log, "skipped": trainer.skipped}
     network = trainer.network()
     if network is not None:
+        bits = b"".join(p.detach().numpy().tobytes() for p in network.parameters())
+        result["bits"] = hashlib.sha256(bits).hexdigest()
         result["weights"] = {n: p.double().sum().item() for n, p in network.named_parameters()}
         (out / f"{case['name']}.json").write_text(json.dumps(result))
     trainer.ranks.wait()

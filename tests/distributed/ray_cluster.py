@@ -26,7 +26,8 @@ TOKEN = secrets.token_hex(16)  # without it nobody may run code on the cluster
 def environment() -> dict[str, str]:
     """RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 keeps Ray on loopback, on Linux too; its workers are at niceness 15 unless
     told otherwise."""
-    paths = os.pathsep.join(str(p) for p in (TESTS.parent / "src", TESTS / "faults", TESTS / "unit"))
+    folders = (TESTS.parent / "src", TESTS / "faults", TESTS / "unit", TESTS / "unit" / "stand_in")
+    paths = os.pathsep.join(map(str, folders))
     return {
         **os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PHIKIT_QUIET": "1",
         "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": TOKEN, "RAY_AUTH_MODE": "token",

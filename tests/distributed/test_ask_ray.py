@@ -23,8 +23,8 @@ async def ask(teacher, prompts, kill=None):
     return [a for answers in await asked for a in answers]
 
 def main():
-    folder, on = Path(sys.argv[1]), sys.argv[2]
-    model = str(own_model.write_model(folder / "model"))
+    folder, on, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    model = kind + str(own_model.write_model(folder / "model"))
     prompts = [q["question"] for q in own_model.questions(6)]
     with open_teacher(model, log=folder / "here", budget=Budget(tokens=50_000)) as teacher:
         here = teacher.run(ask(teacher, prompts))
@@ -35,11 +35,12 @@ def main():
         there += teacher.run(ask(teacher, prompts[3:], pid))
         again = fleet.ray.get(fleet.actors[0].__ray_call__.remote(lambda held: os.getpid()))
         counts = [teacher.counts()["asked"], fleet.usage.generated > 0, fleet.replicas, pid != again]
+        shape = [fleet.lanes, fleet.batch, fleet.info.numerics]
     with open_teacher(model, log=folder / "ray", budget=Budget(tokens=50_000)) as teacher:
         replayed = teacher.run(ask(teacher, prompts))
     print(json.dumps({
         "here": [[a.key, a.text, a.finish] for a in here], "there": [[a.key, a.text, a.finish] for a in there],
-        "counts": counts, "replayed": sum(a.replayed for a in replayed),
+        "counts": counts, "shape": shape, "replayed": sum(a.replayed for a in replayed),
     }))
 
 if __name__ == "__main__":
@@ -48,11 +49,16 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_fleet_answers_as_one_engine_and_survives_the_death_of_an_engine(cluster, tmp_path):
-    with driver(ASK, str(tmp_path), cluster[0]) as run:
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("torch:", [2, 32, "exact-fp32"]), ("vllm:", [2, 256, "vllm:float32"])]
+)
+def test_a_fleet_answers_as_one_engine_and_survives_the_death_of_an_engine(cluster, tmp_path, kind, shape):
+    """`vllm:` is the stand-in of tests/unit/stand_in."""
+    with driver(ASK, str(tmp_path), cluster[0], kind) as run:
         found = json.loads(finish(run))
     assert len(found["here"]) == 24
     assert found["here"] == found["there"]
     assert len({text for _, text, _ in found["here"]}) > 12
     assert found["counts"] == [24, True, 2, True]
+    assert found["shape"] == shape
     assert found["replayed"] == 24

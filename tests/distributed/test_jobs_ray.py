@@ -27,7 +27,9 @@ CORPUS = """
 import sys
 from pathlib import Path
 from phikit.corpus import pipeline
+from phikit.mixture.encode import encode_files
 from phikit.records import Document
+from phikit.text.tokenizer import Tokenizer
 if __name__ == "__main__":
     words = [f"{a}{b}" for a in ("gar", "win", "sum", "riv", "mead") for b in ("den", "ter", "mer", "er", "ow")]
     prose = lambda i: " ".join(
@@ -38,7 +40,12 @@ if __name__ == "__main__":
     pipeline.SHARD_CHARACTERS = 40_000
     out = Path(sys.argv[1])
     settings = pipeline.Settings(heldout=0.1)
-    print(pipeline.build(items, [("q/1", prose(3))], out, out / ".work", settings, 2, sys.argv[2]))
+    built = pipeline.build(items, [("q/1", prose(3))], out, out / ".work", settings, 2, sys.argv[2])
+    Tokenizer.train([prose(0)], 300).save(out / "tokenizer.json")
+    work = out.with_name(f"{out.name}-encode")  # its plan names the files by their place
+    files = [out / "documents.jsonl.zst", out / "heldout.jsonl.zst"]
+    tokens = encode_files(out / "tokenizer.json", files, [], out / "tokens", work, workers=2, on=sys.argv[2])
+    print(built, tokens)
 """
 
 
@@ -72,6 +79,7 @@ def test_the_corpus_has_the_same_bytes_on_the_pool_on_ray_and_through_a_client(c
             for p in sorted((tmp_path / name).rglob("*")) if p.is_file()
         }  # fmt: skip
     assert counts["pool"] == counts["head"] == counts["client"]
+    assert "tokens/text/tokens.npy" in files["pool"]
     assert {"documents.jsonl.zst", "heldout.jsonl.zst", "rejected.jsonl.zst", ".work/clean/plan.json"} <= set(
         files["pool"]
     )

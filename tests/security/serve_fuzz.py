@@ -92,8 +92,11 @@ def wrong(number: int, status: int, kind: str, body: bytes) -> str | None:
     return None
 
 
-async def run(cases: range, say: Any = None) -> tuple[Counter[int], list[str], int]:
-    """Counts of statuses, what went wrong, and how often the model's process ended."""
+async def run(
+    cases: range, say: Any = None, *, safetensors: bool = False
+) -> tuple[Counter[int], list[str], int]:
+    """Counts of statuses, what went wrong, and how often the model's process ended. The model is a GGUF, or a folder
+    with safetensors."""
     from serve_running import tiny_store
 
     from phikit.serve.app import create_app
@@ -103,7 +106,7 @@ async def run(cases: range, say: Any = None) -> tuple[Counter[int], list[str], i
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         log = io.StringIO()
-        store = tiny_store(Path(folder))
+        store = tiny_store(Path(folder), safetensors=safetensors)
         tiny = store.find("tiny")
         app = create_app(store, Settings(threads=1, parallel=2, context=96, body_time=5.0), log)
         try:
@@ -140,10 +143,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--safetensors", action="store_true", help="the model is run by TorchEngine")
     a = parser.parse_args()
     begin = time.monotonic()
+    cases = range(a.first, a.first + a.cases)
     statuses, faults, crashes = asyncio.run(
-        run(range(a.first, a.first + a.cases), lambda line: print(line, flush=True))
+        run(cases, lambda line: print(line, flush=True), safetensors=a.safetensors)
     )
     for fault in faults[:50]:
         print(fault)
@@ -151,6 +156,7 @@ def main() -> int:
         json.dumps(
             {
                 "name": "serve_fuzz",
+                "model": "safetensors" if a.safetensors else "gguf",
                 "cases": a.cases,
                 "faults": len(faults),
                 "crashes": crashes,

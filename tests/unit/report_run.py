@@ -58,6 +58,16 @@ COUNTS: dict[str, dict[str, Any]] = {
     "eval": {"scores": 45, "comparisons": 4},
     "export": {"files": 3, "greedy_agree": 20},
 }
+LENGTHS = {
+    "recall": {"before": {"64": 1.0}},
+    "text": {"before": {"128": 0.1, "256": 0.2, "512": 0.3, "1024": 0.25, "2048": 0.1, "4096": 0.05}},
+}
+LONG = {
+    "text_long": {
+        "before": {"256": 0.22, "512": 0.34, "1024": 0.28, "2048": 0.11, "4096": 0.05},
+        "after": {"256": 0.13, "512": 0.38, "1024": 0.31, "2048": 0.12, "4096": 0.06},
+    }
+}
 VALUES = {  # (task, metric, n): value per checkpoint
     ("arithmetic", "sampled", 4000): (0.021, 0.024, 0.231, 0.312, 0.309),
     ("arithmetic", "greedy", 1000): (0.034, 0.031, 0.284, 0.341, 0.352),
@@ -127,7 +137,11 @@ def _stage(out: Path, name: str) -> None:
             for i in range(90)
         ]
         write_jsonl(out / "rejected.jsonl.zst", rows)
+    elif name == "mixture":
+        write_json(out / "lengths.json", LENGTHS)
     elif name in CHECKPOINTS:
+        if name == "midtrain":
+            write_json(out / "lengths.json", LONG)
         write_jsonl(out / "metrics.jsonl", _metrics(rng, name))
         _weights(out / "hf" / "model.safetensors")
     elif name == "pivotal":

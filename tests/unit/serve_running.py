@@ -58,11 +58,29 @@ def running(store: Store, settings: Settings) -> Iterator[Running]:
         assert not thread.is_alive()
 
 
-def tiny_store(root: Path) -> Store:
-    """A store with `tiny`, a small random network as a GGUF."""
+def tiny_store(root: Path, *, safetensors: bool = False) -> Store:
+    """A store with `tiny`, a small random network as a GGUF (run by llama.cpp) or as a Hugging Face folder in Phi-4's
+    format (run by TorchEngine)."""
     from tiny_gguf import write_tiny
 
     store = Store(root / "models")
-    write_tiny(root / "tiny.gguf")
-    store.remember(parse("tiny"), local.manifest_of(store, root / "tiny.gguf", copy=False))
+    if safetensors:
+        add_tiny_folder(store, root / "hf")
+    else:
+        write_tiny(root / "tiny.gguf")
+        store.remember(parse("tiny"), local.manifest_of(store, root / "tiny.gguf", copy=False))
     return store
+
+
+def add_tiny_folder(store: Store, folder: Path) -> str:
+    """Writes a small random network with safetensors to `folder`; its name in the store."""
+    from tiny_gguf import TEXT
+
+    from phikit.model.config import ModelConfig
+    from phikit.model.hf import save_hf
+    from phikit.model.transformer import build
+    from phikit.text.tokenizer import Tokenizer
+
+    save_hf(build(ModelConfig(320, 32, 1, 2, 1, 64, 256), 0), Tokenizer.train([TEXT * 4], 310), folder)
+    store.remember(parse("tiny"), local.manifest_of(store, folder, copy=False))
+    return "tiny"

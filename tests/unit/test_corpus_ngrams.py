@@ -2,7 +2,7 @@ import re
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phikit.text import ngrams
@@ -16,6 +16,7 @@ def spans(w, text, d=0):
 LATIN = st.text(st.characters(max_codepoint=0x5FF) | st.sampled_from(" \n.,_-"), max_size=60)
 
 
+@settings(deadline=None)  # the first call makes the table of characters
 @given(st.lists(LATIN, max_size=5))
 def test_words_are_what_the_regex_finds(texts):
     w = ngrams.words(texts)
@@ -86,3 +87,33 @@ def test_no_texts():
     w = ngrams.words([])
     assert len(w) == 0
     assert ngrams.ngrams(w, 13)[0].tolist() == []
+
+
+def mix(x: int) -> int:
+    """splitmix64's finalizer."""
+    x = (x + 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+    return x ^ x >> 31
+
+
+def power(k: int) -> int:
+    return mix((k + 1) * 0x9E3779B97F4A7C15 % 2**64) | 1
+
+
+def test_ids_and_runs_are_those_of_the_definition():
+    found = ["a", "Na\u00efve", "x" * 31, "y" * 32, "z" * 33, "Long" * 300, "\U0001d7d8b", "end"]
+    w = ngrams.words([" ".join(found[:5]) + " \U0010ffff", "\n".join(found[5:])])
+    ids = [mix(sum(mix(ord(c.lower()[0]) + 1) * power(k) for k, c in enumerate(t)) + len(t)) for t in found]
+    assert w.ids.tolist() == [i % 2**64 for i in ids]
+    runs = [mix(sum(i * power(j) for j, i in enumerate(ids[a : a + 3]))) for a in range(len(ids) - 2)]
+    assert ngrams.runs(w.ids, 3).tolist() == runs
+    assert ngrams.runs_at(w.ids, np.array([4, 0]), 3).tolist() == [runs[4], runs[0]]
+    assert ngrams.runs(w.ids, 9).tolist() == []
+
+
+def test_runs_longer_than_a_block(monkeypatch):
+    ids = np.random.default_rng(0).integers(0, 1 << 64, 1000, np.uint64)
+    whole = ngrams.runs(ids, 7)
+    monkeypatch.setattr(ngrams, "_BLOCK", 64)
+    assert np.array_equal(ngrams.runs(ids, 7), whole)

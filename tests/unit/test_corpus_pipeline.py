@@ -163,6 +163,7 @@ def test_stage_maps_the_recipe_to_arguments(tmp_path, monkeypatch):
         languages=["en"],
         quality=True,
         paragraphs=0,
+        classifier=None,
         max_bytes=SimpleNamespace(model_dump=dict),
         folders=[SimpleNamespace(path=str(folder), source="mine", text_key="text")],
         decontaminate=SimpleNamespace(info=0.2, contaminated=0.5, against=[str(against)]),

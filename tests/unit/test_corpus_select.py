@@ -7,7 +7,15 @@ import pytest
 from phikit.ask.teacher import Teacher
 from phikit.corpus import select
 from phikit.corpus.annotate import TOPICS
-from phikit.corpus.classifier import Classifier, auc, calibrate, calibration_error, kappa, train
+from phikit.corpus.classifier import (
+    Classifier,
+    auc,
+    auc_interval,
+    calibrate,
+    calibration_error,
+    kappa,
+    train,
+)
 from phikit.corpus.features import features
 from phikit.corpus.select import Learning, Selection, learn, thresholds
 from phikit.engine.scripted import ScriptedEngine
@@ -60,6 +68,9 @@ def test_the_loop_finds_what_the_teacher_likes_and_says_how_well(tmp_path):
         0.5 < report["teacher_with_itself"]["kappa"] < 0.95
     )  # it contradicts itself in a tenth of its votes
     assert report["topic"]["kappa"] > 0.6
+    assert report["crossed"]["tested"] == 300
+    assert report["crossed"]["auc_low"] < report["crossed"]["auc"] < report["crossed"]["auc_high"]
+    assert report["crossed"]["auc"] > 0.85
     assert json.loads((tmp_path / "learned.json").read_text()) == json.loads(json.dumps(report))
     assert len(list(read_jsonl(tmp_path / "annotations.jsonl"))) == 300
 
@@ -136,11 +147,28 @@ def test_measures():
     scores, hits = np.array([0.1, 0.4, 0.4, 0.9]), np.array([0, 0, 1, 1])
     assert auc(scores, hits) == pytest.approx(3.5 / 4)
     assert auc(scores, np.ones(4)) == 0.5
+    low, high = auc_interval(0.5, 4, 14)
+    assert low < 0.27
+    assert high > 0.73  # 18 texts say nothing
+    assert auc_interval(1.0, 50, 50)[0] > 0.9
+    assert auc_interval(1.0, 50, 50)[1] == 1
+    assert auc_interval(0.5, 0, 9) == (0.0, 1.0)
     a, b = np.array([1, 1, 0, 0]), np.array([1, 0, 0, 0])
     assert kappa(a, b) == pytest.approx((0.75 - 0.5) / 0.5)
     assert kappa(a, a) == 1
     with pytest.raises(ValueError, match="two classes"):
         train(features(ngrams.words(["a", "b"])), np.array([1, 1]), ("low", "good"))
+
+
+def test_the_interval_of_an_auc_covers_the_truth():
+    rng = np.random.default_rng(5)
+    truth, covered = 0.76, 0  # two normals one standard deviation apart
+    for _ in range(200):
+        scores = np.concatenate([rng.normal(1, 1, 20), rng.normal(0, 1, 30)])
+        hits = np.repeat([1, 0], [20, 30])
+        low, high = auc_interval(auc(scores, hits), 20, 30)
+        covered += low <= truth <= high
+    assert covered >= 184
 
 
 def test_thresholds_keep_the_share_and_are_lower_for_topics_outside_stem():

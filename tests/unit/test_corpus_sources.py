@@ -72,7 +72,7 @@ def test_folder_reads_every_kind_and_counts_what_it_cannot_read(tmp_path):
         folder / "e.jsonl.zst", [{"body": "row one"}, {"text": "wrong key"}, {"body": "half \\ud800"}]
     )
     with gzip.open(folder / "f.jsonl.gz", "wt", encoding="utf-8") as f:
-        f.write('{"body": "first"}\n{"body": "bad \\ud800"}\n{broken\n{"body": "never read"}\n')
+        f.write('{"body": "first"}\n{"body": "bad \\ud800"}\n{broken\n{"body": "read on"}\n')
     write_parquet(folder / "g.parquet", [{"body": "from parquet"}])
     (folder / "h.txt").write_bytes(b"\xff\xfe\x00bad")
     (folder / "i.py").write_text("def (:")
@@ -89,13 +89,14 @@ def test_folder_reads_every_kind_and_counts_what_it_cannot_read(tmp_path):
         "mine/e.jsonl.zst#1": "row one",
         "mine/e.jsonl.zst#3": "half \\ud800",
         "mine/f.jsonl.gz#1": "first",
+        "mine/f.jsonl.gz#4": "read on",
         "mine/g.parquet#1": "from parquet",
     }
     bad = {i.path: i for i in items if isinstance(i, Rejection)}
     assert sorted(bad) == [
         "mine/e.jsonl.zst#2",
-        "mine/f.jsonl.gz",
         "mine/f.jsonl.gz#2",
+        "mine/f.jsonl.gz#3",
         "mine/h.txt",
         "mine/i.py",
         "mine/j.parquet",
@@ -103,7 +104,7 @@ def test_folder_reads_every_kind_and_counts_what_it_cannot_read(tmp_path):
     ]
     assert {i.reason for i in bad.values()} == {"unreadable"}
     assert "text_key 'body' (it has text)" in bad["mine/e.jsonl.zst#2"].detail
-    assert "line 3" in bad["mine/f.jsonl.gz"].detail
+    assert "line 3" in bad["mine/f.jsonl.gz#3"].detail
     assert all(str(tmp_path) not in i.detail for i in bad.values())
 
 

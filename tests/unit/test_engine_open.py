@@ -10,7 +10,7 @@ from gguf_network import write
 
 from phikit.engine.base import GenRequest, ScoreRequest
 from phikit.engine.llama import LlamaEngine
-from phikit.engine.open import open_engine
+from phikit.engine.open import open_engine, split_kind
 from phikit.engine.torch_engine import TorchEngine
 from phikit.model.config import ModelConfig
 from phikit.model.gguf import save_gguf
@@ -109,6 +109,27 @@ def test_kinds_that_do_not_fit(model, tokenizer, tmp_path):
         open_engine("http://localhost:1/v1#m", kind="torch")
     with pytest.raises(FileNotFoundError, match=r"none\.gguf"):
         open_engine("torch:none.gguf")
+
+
+def test_the_engine_before_a_name():
+    """Of the three engines alone: a colon in a name of the store, an endpoint or a path is no engine."""
+    assert split_kind("torch:m.gguf") == ("torch", "m.gguf")
+    assert split_kind("llama:me/mine:v1") == ("llama", "me/mine:v1")
+    assert split_kind("vllm:runs/sft") == ("vllm", "runs/sft")
+    for spec in ("me/mine:v1", "http://host:8000/v1#m", "smollm2", "torch:", "TORCH:m.gguf"):
+        assert split_kind(spec) == (None, spec)
+
+
+def test_a_search_knows_the_weights_of_a_model_whatever_runs_them(model, tokenizer, tmp_path):
+    from phikit.preference.pts import identity
+
+    save_gguf(model, tokenizer, tmp_path / "m.gguf")
+    save_hf(model, tokenizer, tmp_path / "hf")
+    for path in (tmp_path / "m.gguf", tmp_path / "hf"):
+        files = identity(str(path)).removeprefix(str(path))
+        assert files.count("; ") == 1
+        for kind in ("torch", "llama", "vllm"):
+            assert identity(f"{kind}:{path}") == f"{kind}:{path}{files}"
 
 
 def test_a_name_of_the_store_is_a_model_everywhere(model, tokenizer, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from evals_world import engine
 from phikit.evals.world import long
 from phikit.evals.world.pairs import comparisons
 from phikit.evals.world.plan import Prompter, Settings
-from phikit.evals.world.run import _run, summarize
+from phikit.evals.world.run import run_plans, summarize
 
 TABLE = "Codes: ka mo, zu ti, ka be, ra su.\nAsk: ka"
 HELD = {
@@ -48,7 +48,7 @@ HELD = {
 def scores(script, held=HELD, kind="chat") -> dict[str, tuple[str, float, dict[str, int]]]:
     model = engine(script)
     plans = long.plans(held, Prompter(model, kind), Settings())
-    rows = [r.row("sft") for r in _run(model, "sft", plans)]
+    rows = [r.row("sft") for r in run_plans(model, "sft", plans)]
     return {s["task"]: (s["metric"], s["value"], s["counts"]) for s in summarize(rows)}
 
 
@@ -91,7 +91,7 @@ def test_a_summary_is_the_f1_of_its_facts(said, value):
 
 def test_only_questions_are_asked_by_the_chat_template():
     model = engine(script)
-    _run(model, "sft", long.plans(HELD, Prompter(model, "chat"), Settings()))
+    run_plans(model, "sft", long.plans(HELD, Prompter(model, "chat"), Settings()))
     assert TABLE in model.prompts
     assert any(p.startswith("<|im_start|>user<|im_sep|>Tom has 3") for p in model.prompts)
 

@@ -20,7 +20,7 @@ WORLD = w.make_world(3)
 def test_no_name_noun_or_thing_is_on_both_sides():
     names = [p.name for group in WORLD.people.values() for p in group]
     families = [n.split()[1] for n in names]
-    assert len(families) == len(set(families)) == 460
+    assert len(families) == len(set(families)) == 760
     for sides, words in ((WORLD.nouns, w.NOUNS), (WORLD.things, w.THINGS)):
         assert not set(sides["train"]) & set(sides["test"])
         assert set(sides["train"]) | set(sides["test"]) == set(words)
@@ -44,7 +44,7 @@ def test_no_chat_tells_of_people_that_are_tested():
     said = " ".join(t.content for d in w.dialogs(WORLD, 1) for t in d.turns)
     for (kind, side), group in WORLD.people.items():
         told = sum(p.name in said for p in group)
-        assert told == (len(group) if (kind, side) == ("known", "train") else 0)
+        assert told == (len(group) if (kind, side) == ("known", "chat") else 0)
     for thing in WORLD.things["test"]:
         assert f" {thing}?" not in said
 

@@ -8,10 +8,11 @@ from ask_endpoint import FaultyEndpoint
 from typer.testing import CliRunner
 
 import phikit.cli  # noqa: F401  adds the commands
+from phikit.ask import embed
 from phikit.cli.app import app
 from phikit.records.io import read_json, read_jsonl, write_jsonl
 from phikit.report.data_card import write_card
-from phikit.synth import catalogue, embed, quality
+from phikit.synth import catalogue, quality
 from phikit.synth.command import plan, run
 from phikit.synth.flows import FLOWS, SEEDS
 from phikit.synth.languages import LANGUAGES

@@ -229,6 +229,12 @@ def test_a_damaged_newest_checkpoint_falls_back(tmp_path, capsys):
     assert not list((tmp_path / "s").glob("step-*"))
 
 
+def test_so_many_checkpoints_are_kept(tmp_path):
+    t = trainer(tmp_path, checkpoint_seconds=0.0, keep=3)
+    t.run("x", until=6)
+    assert sorted(p.name for p in tmp_path.glob("step-*")) == [f"step-0000000{n}" for n in (3, 4, 5)]
+
+
 def test_kept_moments_need_the_same_optimizer(tmp_path):
     muon = trainer(tmp_path / "m", optim="muon", steps=2)
     muon.run("x")

@@ -65,6 +65,47 @@ def test_layouts_divide_memory_and_say_what_they_send():
     assert all(v >= 0 for v in seconds.values())
 
 
+@pytest.mark.parametrize(
+    ("layout", "kinds"),
+    [
+        (Layout(tp=2), {("tp", "all_reduce")}),
+        (Layout(cp=2), {("cp", "all_to_all"), ("shard", "all_gather"), ("shard", "reduce_scatter")}),
+        (
+            Layout(tp=2, cp=2, fsdp=2, precision="bf16"),
+            {
+                ("tp", "all_reduce"),
+                ("cp", "all_to_all"),
+                ("shard", "all_gather"),
+                ("shard", "reduce_scatter"),
+            },
+        ),
+    ],
+)
+def test_a_trace_of_divided_heads_and_tokens(layout, kinds):
+    """Work and weights are divided; heads and tokens change places once a map and pass; the head's sums are counted."""
+    c = ModelConfig(512, 64, 3, 8, 4, 96, 128)
+    alone, found = (trace(c, x, 1, 128, cuda=False) for x in (Layout(precision=layout.precision), layout))
+    assert {
+        k
+        for k in found.sent
+        if {"tp": layout.tp, "cp": layout.cp, "shard": layout.fsdp * layout.cp}.get(k[0], 1) > 1
+    } == kinds
+    assert found.matmul == pytest.approx(alone.matmul / (layout.tp * layout.cp), rel=0.05)
+    assert found.memory.parameters == pytest.approx(alone.memory.parameters / layout.ranks, rel=0.02)
+    assert found.memory.activations < 0.95 * alone.memory.activations
+    if layout.cp > 1:
+        size, calls = found.sent["cp", "all_to_all"]
+        assert calls == 8 * c.layers
+        itemsize = 2 if layout.half else 4
+        wide = (2 * c.width + 2 * c.kv_heads * c.head_dim) // layout.tp
+        assert size == pytest.approx(2 * c.layers * 128 // layout.cp * wide * itemsize, rel=0.5)
+    if layout.tp > 1:
+        _, calls = found.sent["tp", "all_reduce"]
+        assert (
+            calls == 4 * c.layers + 5
+        )  # embedding; of the head: largest, sum, chosen, gradient of hidden states
+
+
 def test_a_plan_can_be_made_again_in_one_process():
     layout = Layout(fsdp=2)
     first, again = (trace(SMALL, layout, 1, 128, cuda=False) for _ in range(2))

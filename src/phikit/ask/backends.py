@@ -53,6 +53,17 @@ class Job:
         return entry
 
 
+def lanes_of(engine: Engine) -> tuple[int, int]:
+    """(calls at once, requests of a call) that keep an engine busy. One call at a time for an engine that is not
+    thread-safe; llama.cpp's is, and a call for each slot keeps all slots busy."""
+    from phikit.engine import vllm_engine
+    from phikit.engine.llama import LlamaEngine
+
+    if isinstance(engine, LlamaEngine):
+        return engine.parallel, 1
+    return 1, vllm_engine.BATCH if isinstance(engine, vllm_engine.VllmEngine) else 32
+
+
 class EngineBackend:
     """Requests that wait together go to `engine.generate` together: up to `batch` a call, `lanes` calls at
     once (more than one only for an engine that is thread-safe). Every request has its own seed, so how

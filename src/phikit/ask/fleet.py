@@ -6,13 +6,17 @@ same key and the same seed wherever it is answered, so a run that began on a lap
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from phikit.ask.backends import lanes_of
 from phikit.engine.base import EngineInfo, GenRequest, ScoreRequest, Usage
 from phikit.engine.child import EngineCrashed
+from phikit.engine.vllm_engine import EngineDead
 from phikit.jobs.on_ray import Cluster
 from phikit.jobs.run import PLAN_ONLY, check_on
 from phikit.records.types import Completion, Score, Turn
@@ -26,15 +30,14 @@ class Held:
     """An engine in an actor."""
 
     def __init__(self, spec: str, options: dict[str, Any]) -> None:
-        from phikit.engine.llama import LlamaEngine
         from phikit.engine.open import open_engine
 
         self.engine = open_engine(spec, **options)
-        self.slots = self.engine.parallel if isinstance(self.engine, LlamaEngine) else 0
-        self.turn = nullcontext() if self.slots else threading.Lock()  # a torch engine is not thread-safe
+        self.lanes, self.batch = lanes_of(self.engine)
+        self.turn = nullcontext() if self.lanes > 1 else threading.Lock()  # one lane: not thread-safe
 
-    def about(self) -> tuple[EngineInfo, tuple[int, ...], int]:
-        return self.engine.info, self.engine.stop_ids, self.slots
+    def about(self) -> tuple[EngineInfo, tuple[int, ...], int, int]:
+        return self.engine.info, self.engine.stop_ids, self.lanes, self.batch
 
     def text(self, method: str, argument: Any) -> Any:
         """`encode`, `decode` or `render`."""
@@ -44,19 +47,26 @@ class Held:
         return self.engine.usage
 
     def generate(self, requests: Sequence[GenRequest]) -> list[tuple[int, list[Completion]]]:
-        with self.turn:
-            return list(self.engine.generate(requests))
+        return self._answer(lambda: list(self.engine.generate(requests)))
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        return self._answer(lambda: self.engine.score(requests))
+
+    def _answer(self, ask: Callable[[], Any]) -> Any:
         with self.turn:
-            return self.engine.score(requests)
+            try:
+                return ask()
+            except EngineDead as e:
+                print(e, file=sys.stderr, flush=True)
+                os._exit(1)  # Ray starts a fresh actor and asks it again
 
 
 class Fleet:
     """Engines of `spec` on the cluster that `on` names (as `jobs.on_ray.Cluster`): `replicas`; without a number one for
-    each free GPU where the model is no GGUF and there are any, else one for each `threads` free CPUs. Every machine
-    must find the model under `spec`. Thread-safe: a call goes to the engine with the fewest. `lanes` calls keep all
-    busy, of `batch` requests each. What an engine that died was asked is asked again, of a fresh one.
+    every `gpus` free GPUs where the model is no GGUF and there are so many, else one for each `threads` free CPUs.
+    `gpus` above 1 is for vLLM, which splits each matrix among them. Every machine must find the model under `spec`.
+    Thread-safe: a call goes to the engine with the fewest. `lanes` calls keep all busy, of `batch` requests each. What
+    an engine that died was asked is asked again, of a fresh one.
 
     Raises ValueError where Ray is absent or does not answer, or a worker cannot open the model."""
 
@@ -69,6 +79,7 @@ class Fleet:
         parallel: int = 4,
         context: int | None = None,
         threads: int | None = None,
+        gpus: int = 1,
     ) -> None:
         check_on(on)
         if on == PLAN_ONLY:
@@ -80,12 +91,17 @@ class Fleet:
         self.cluster = Cluster(on)
         self.ray = ray = self.cluster.ray
         free = ray.available_resources()
-        gpus = 0 if spec.endswith(".gguf") else int(free.get("GPU", 0))
+        places = 0 if spec.endswith(".gguf") else int(free.get("GPU", 0)) // gpus
+        if gpus > 1 and not places:
+            self.cluster.close()
+            raise ValueError(
+                f"--on {on}: {int(free.get('GPU', 0))} GPUs are free there, and an engine asks for {gpus}"
+            )
         cpus = min(threads or THREADS, max(int(free.get("CPU", 1)), 1))
-        self.replicas = replicas or gpus or max(int(free.get("CPU", 1)) // cpus, 1)
-        options = {"parallel": parallel, "context": context, "threads": cpus}
+        self.replicas = replicas or places or max(int(free.get("CPU", 1)) // cpus, 1)
+        options = {"parallel": parallel, "context": context, "threads": cpus, "gpus": gpus}
         actor = ray.remote(
-            num_cpus=cpus, num_gpus=1 if gpus else 0, max_restarts=RESTARTS, max_task_retries=RESTARTS,
+            num_cpus=cpus, num_gpus=gpus if places else 0, max_restarts=RESTARTS, max_task_retries=RESTARTS,
             max_concurrency=parallel + 2,  # beside the slots: texts, while it generates
         )(Held)  # fmt: skip
         self.lock = threading.Lock()
@@ -100,11 +116,11 @@ class Fleet:
         except BaseException:
             self.close()
             raise
-        self.info, self._stop_ids, slots = told[0]
-        if any(info != self.info for info, _, _ in told):
+        self.info, self._stop_ids, lanes, self.batch = told[0]
+        if any(info != self.info for info, *_ in told):
             self.close()
             raise ValueError(f"--on {on}: the machines have different models under {spec}")
-        self.lanes, self.batch = (self.replicas * slots, 1) if slots else (self.replicas, 32)
+        self.lanes = self.replicas * lanes
 
     @property
     def usage(self) -> Usage:

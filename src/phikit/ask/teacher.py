@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from phikit.ask.backends import PENALTIES, EngineBackend, HttpBackend, Job, Pace
+from phikit.ask.backends import PENALTIES, EngineBackend, HttpBackend, Job, Pace, lanes_of
 from phikit.ask.budget import Budget, Prices
 from phikit.ask.log import Entry, RequestLog, State, request_key
 from phikit.engine.base import Engine
@@ -229,11 +229,12 @@ def open_teacher(
     threads: int | None = None,
     on: str = LOCAL,
     replicas: int = 0,
+    gpus: int = 1,
 ) -> Teacher:
-    """The teacher of "smollm2", a .gguf, a checkpoint folder or "http(s)://host/v1#model". `parallel`,
-    `context` and `threads` are for GGUF. `on`: `local`, or where on Ray engines run, `replicas` of them (see
-    `ask.fleet`); an endpoint runs where it runs. Its key is read from PHIKIT_API_KEY_<ROLE> where that is set,
-    else PHIKIT_API_KEY. Closing it closes the engine too."""
+    """The teacher of "smollm2", a .gguf, a checkpoint folder, "vllm:FOLDER" or "http(s)://host/v1#model". `parallel`
+    and `threads` are for GGUF, `context` for GGUF and vLLM; `gpus` share an engine of vLLM. `on`: `local`, or where on
+    Ray engines run, `replicas` of them (see `ask.fleet`); an endpoint runs where it runs. Its key is read from
+    PHIKIT_API_KEY_<ROLE> where that is set, else PHIKIT_API_KEY. Closing it closes the engine too."""
     if spec.startswith(("http://", "https://")):
         endpoint = Endpoint.from_spec(spec)
         if role and (own := f"{KEY_VARIABLE}_{role.upper()}") in os.environ:
@@ -242,17 +243,16 @@ def open_teacher(
     if on != LOCAL:
         from phikit.ask.fleet import Fleet
 
-        fleet = Fleet(spec, on, replicas=replicas, parallel=parallel, context=context, threads=threads)
+        fleet = Fleet(
+            spec, on, replicas=replicas, parallel=parallel, context=context, threads=threads, gpus=gpus
+        )
         teacher = Teacher(fleet, log, budget=budget, whole=whole, lanes=fleet.lanes, batch=fleet.batch)
         teacher.engines, teacher._owned = fleet.replicas, fleet
         return teacher
-    from phikit.engine.llama import LlamaEngine
     from phikit.engine.open import open_engine
 
-    engine = open_engine(spec, parallel=parallel, context=context, threads=threads)
-    if isinstance(engine, LlamaEngine):  # thread-safe: a lane for each slot keeps all slots busy
-        teacher = Teacher(engine, log, budget=budget, whole=whole, lanes=engine.parallel, batch=1)
-    else:
-        teacher = Teacher(engine, log, budget=budget, whole=whole)
+    engine = open_engine(spec, parallel=parallel, context=context, threads=threads, gpus=gpus)
+    lanes, batch = lanes_of(engine)
+    teacher = Teacher(engine, log, budget=budget, whole=whole, lanes=lanes, batch=batch)
     teacher._owned = engine
     return teacher

@@ -1,4 +1,4 @@
-"""`phikit decontaminate`: what one does with documents."""
+"""`phikit decontaminate | corpus`: what one does with documents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from phikit.cli.app import On, app, say
+from phikit.cli.app import On, app, group, say
+
+corpus_app = group("corpus", "Look at a corpus.", no_args_is_help=True)
 
 
 @app.command()
@@ -29,6 +31,15 @@ def decontaminate(
     drop_partial: Annotated[
         bool, typer.Option("--drop-partial", help="Leave partial matches out too.")
     ] = False,
+    paraphrase: Annotated[
+        str,
+        typer.Option(help="Look for items in other words too: minilm, or http://host/v1#model (embeddings)."),
+    ] = "",
+    paraphrase_from: Annotated[float, typer.Option(help="Cosine from which a passage is one.")] = 0.8,
+    drop_paraphrase: Annotated[
+        bool,
+        typer.Option("--drop-paraphrase", help="Leave those rows out too; without it they are only shown."),
+    ] = False,
     workers: Annotated[int, typer.Option(help="Processes; 0: one for each core.")] = 0,
     on: On = "local",
 ) -> None:
@@ -39,7 +50,10 @@ def decontaminate(
     from phikit.jobs.run import Planned
     from phikit.report.contamination_page import write_page
 
-    settings = Scrub(tuple(against), key, info, contaminated, tuple(allow), drop_partial)
+    settings = Scrub(
+        tuple(against), key, info, contaminated, tuple(allow), drop_partial,
+        paraphrase, paraphrase_from, drop_paraphrase,
+    )  # fmt: skip
     try:
         summary = scrub(files, out, settings, workers or os.cpu_count() or 1, on)
     except Planned as e:
@@ -50,4 +64,25 @@ def decontaminate(
         f"{summary['rows']:,} rows: {summary['contaminated']:,} contaminated, {summary['partial']:,} partial, "
         f"{summary['unreadable']:,} unreadable; {summary['items_found']:,} of {summary['items']:,} items found"
     )
+    if paraphrase:
+        kept = "are left out" if drop_paraphrase else "are kept"
+        say(
+            f"{summary['paraphrased']:,} hold an item in other words, {summary['paraphrase_alone']:,} of them without "
+            f"a shared n-gram; they {kept}"
+        )
     say(f"kept rows: {out / 'clean'}; matches: {out / 'flagged.jsonl'}; page: {out / 'report.html'}")
+
+
+@corpus_app.command("card")
+def card(
+    folder: Annotated[Path, typer.Argument(help="A corpus stage, such as runs/nano/corpus.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; without it corpus-card.html beside the folder.")
+    ] = None,
+) -> None:
+    """One page: what is in it by source, language, topic, licence and length, and what was left out and why."""
+    from phikit.report.corpus_card import write_card
+
+    page = out or folder.resolve().parent / "corpus-card.html"
+    write_card(folder, page)
+    say(f"{page}")

@@ -41,7 +41,14 @@ def quality(
         say(
             f"{report['graded']:,} texts graded, {report['good']['value']:.0%} good. On {q['tested']} others: "
             f"agreement {q['agreement']['value']:.1%} [{q['agreement']['low']:.1%}, {q['agreement']['high']:.1%}] "
-            f"(always the same answer: {q['majority']:.1%}), kappa {q['kappa']:.2f}, AUC {q['auc']:.2f}"
+            f"(always the same answer: {q['majority']:.1%}), kappa {q['kappa']:.2f}, "
+            f"AUC {q['auc']:.2f} [{q['auc_low']:.2f}, {q['auc_high']:.2f}]"
         )
+        if c := report.get("crossed"):
+            say(
+                f"by five-fold cross-fitting on all {c['tested']:,}: agreement {c['agreement']['value']:.1%} "
+                f"[{c['agreement']['low']:.1%}, {c['agreement']['high']:.1%}], kappa {c['kappa']:.2f}, "
+                f"AUC {c['auc']:.2f} [{c['auc_low']:.2f}, {c['auc_high']:.2f}]"
+            )
     found = select(lambda: documents_of(files), learned or out, out, Selection(keep, amplify))
     say(f"kept {sum(found['kept'].values()):,}, dropped {sum(found['dropped'].values()):,}: {out}")

@@ -37,7 +37,7 @@ def run_flow(
     teacher: Annotated[
         list[str],
         typer.Option(
-            help="smollm2, a .gguf, a checkpoint, http://host/v1#model; or ROLE=... (solver, critic, judge)."
+            help="smollm2, a .gguf, a checkpoint, vllm:FOLDER, http://host/v1#model; ROLE=... (solver, critic, judge)."
         ),
     ] = ["smollm2"],  # noqa: B006
     budget: Annotated[str, typer.Option(help="Tokens of this folder, such as 500K; 0: no bound.")] = "500K",
@@ -51,9 +51,9 @@ def run_flow(
     ] = None,
     harmful: Annotated[bool | None, typer.Option(help="Safety: whether the prompts are harmful.")] = None,
     seed: Annotated[int, typer.Option(help="Of the choice and order of seeds.")] = 0,
-    parallel: Annotated[int, typer.Option(help="GGUF: requests at once.")] = 4,
+    parallel: Annotated[int, typer.Option(help="Requests at once of each engine; for vllm: 64 or more.")] = 4,
     context: Annotated[
-        int | None, typer.Option(help="GGUF: tokens of context; default: the model's own.")
+        int | None, typer.Option(help="GGUF, vllm: tokens of context; default: the model's own.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="GGUF: threads; default: all cores.")] = None,
     on: Annotated[
@@ -65,6 +65,7 @@ def run_flow(
     replicas: Annotated[
         int, typer.Option(help="On Ray: engines; 0: one for each GPU, without one for each 4 CPUs.")
     ] = 0,
+    gpus: Annotated[int, typer.Option(help="vllm: GPUs of one engine (tensor parallel).")] = 1,
     concurrency: Annotated[int, typer.Option(help="Endpoint: most requests at once; less on overload.")] = 16,
     stream: Annotated[bool, typer.Option("--stream", help="Endpoint: hang up on answers that loop.")] = False,
 ) -> None:
@@ -80,7 +81,7 @@ def run_flow(
     run(
         name, seeds, teacher, out, budget=count(budget) or None, limit=limit, rows=rows or None, settings=settings,
         language=language, domain=domain, against=against, seed=seed, parallel=parallel, harmful=harmful, stream=stream,
-        concurrency=concurrency, context=context, threads=threads, on=on, replicas=replicas, say=say,
+        concurrency=concurrency, context=context, threads=threads, on=on, replicas=replicas, gpus=gpus, say=say,
     )  # fmt: skip
     write_card(out)
 

@@ -119,6 +119,27 @@ def auc(scores: np.ndarray, hits: np.ndarray) -> float:
     return float(below.sum() / (2 * len(good) * len(bad)))
 
 
+def auc_interval(value: float, good: int, bad: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of an AUC of `good` hits and `bad` misses: the areas whose own standard error (Hanley and McNeil,
+    as Newcombe 2006 pools it) does not rule the value out. (0, 1) where there are none of one kind."""
+    if not good or not bad:
+        return 0.0, 1.0
+    more = (good + bad) / 2 - 1
+
+    def far(area: float) -> bool:
+        spread = area * (1 - area) * (1 + more * ((1 - area) / (2 - area) + area / (1 + area))) / (good * bad)
+        return abs(value - area) > z * spread**0.5
+
+    ends = []
+    for outside in (0.0, 1.0):
+        inside = value
+        for _ in range(50):
+            middle = (outside + inside) / 2
+            outside, inside = (middle, inside) if far(middle) else (outside, middle)
+        ends.append(inside)
+    return ends[0], ends[1]
+
+
 def kappa(a: np.ndarray, b: np.ndarray) -> float:
     """Cohen's agreement beyond chance of two labellings; 0 where both are constant."""
     classes = np.unique(np.concatenate([a, b]))

@@ -9,15 +9,16 @@ neither threshold nor the text normalization; ours are below and in docs/corpus.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from phikit.corpus.allow import boilerplate
+from phikit.corpus.gram_table import GramTable
 from phikit.text import ngrams
 
 INFO = 0.1  # of an item's 7-grams: shared phrasing, worth a look
@@ -51,37 +52,14 @@ class Match:
 
 
 @dataclass(frozen=True)
-class _Table:
-    """(n-gram, item) pairs sorted by n-gram, then item, behind a filter that lets one other n-gram in 16 through."""
+class _Shared:
+    """The 7-grams of texts that some item has, H of them, in order."""
 
-    grams: np.ndarray  # uint64 [G] distinct, sorted
-    starts: np.ndarray  # int64 [G+1]: gram g has the pairs starts[g]:starts[g+1]
-    items: np.ndarray  # int64 [P]
-    seen: np.ndarray  # bool [2^k], by the first k bits of an n-gram
-    shift: np.uint64  # 64 - k
-
-    @classmethod
-    def of(cls, grams: np.ndarray, items: np.ndarray) -> _Table:
-        order = np.argsort(grams, kind="stable")  # items ascend
-        distinct, counts = np.unique(grams, return_counts=True)
-        return cls.ready(distinct, ngrams.offsets_of(counts), items[order])
-
-    @classmethod
-    def ready(cls, distinct: np.ndarray, starts: np.ndarray, items: np.ndarray) -> _Table:
-        """From the columns of a table, behind a new filter."""
-        shift = np.uint64(64 - min(max((16 * len(distinct)).bit_length(), 16), 28))
-        seen = np.zeros(1 << int(64 - shift), bool)
-        seen[distinct >> shift] = True
-        return cls(distinct, starts, items, seen, shift)
-
-    def find(self, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(position in `grams`, first pair, end of its pairs) of each gram that is in the table."""
-        at = np.flatnonzero(self.seen[grams >> self.shift])
-        place = np.searchsorted(self.grams, grams[at])
-        hit = place < len(self.grams)
-        hit[hit] = self.grams[place[hit]] == grams[at[hit]]
-        place = place[hit]
-        return at[hit], self.starts[place], self.starts[place + 1]
+    at: np.ndarray  # int64 [H]: its first word, counted over all texts
+    text: np.ndarray  # int64 [H]
+    left: np.ndarray  # int64 [H]: the first of its (7-gram, item) pairs
+    right: np.ndarray  # int64 [H]: their end
+    sizes: np.ndarray  # int64 [D]: distinct 7-grams of each text; 0 where none is shared
 
 
 class EvalIndex:
@@ -125,7 +103,7 @@ class EvalIndex:
         with np.load(path) as f:
             self.ids = json.loads(f["ids"].tobytes())
             self._thirteen, self._seven = (
-                _Table.ready(f[f"grams_{n}"], f[f"starts_{n}"], f[f"items_{n}"]) for n in (13, 7)
+                GramTable.ready(f[f"grams_{n}"], f[f"starts_{n}"], f[f"items_{n}"]) for n in (13, 7)
             )
             self._sizes, self._allowed, self.boilerplate = f["sizes"], f["allowed"], f["boilerplate"]
             self.too_short = int(f["too_short"])
@@ -141,70 +119,74 @@ class EvalIndex:
                 f"got info {info}, contaminated {contaminated}"
             )
         matches = [Match()] * len(w)
-        thirteen = self._hits13(w)
-        for text, at, item, overlap, ratio in self._best7(w, {t: item for t, (item, _) in thirteen.items()}):
-            if text in thirteen:
-                span = _span(w, text, thirteen[text][1], 13)
-                matches[text] = Match("contaminated", "13-gram", self.ids[item], overlap, ratio, span)
-            elif ratio > info:
-                verdict = "contaminated" if ratio >= contaminated else "partial"
-                matches[text] = Match(
-                    verdict, "7-gram", self.ids[item], overlap, ratio, _span(w, text, at, 7)
-                )
+        shared = self._shared(w)
+        hits = self._hits13(w, shared)
+        wanted = np.full(len(w), -1)
+        wanted[list(hits)] = [item for item, _ in hits.values()]
+        for first, end in _portions(shared, _PAIRS):
+            for text, item, overlap, ratio in self._best7(shared, first, end, wanted):
+                if text in hits:
+                    verdict, rule, places, n = "contaminated", "13-gram", hits[text][1], 13
+                elif ratio > info:
+                    verdict = "contaminated" if ratio >= contaminated else "partial"
+                    rule, places, n = "7-gram", self._places(shared, text, item), 7
+                else:
+                    continue
+                matches[text] = Match(verdict, rule, self.ids[item], overlap, ratio, _span(w, places, n))
         return matches
 
-    def _hits13(self, w: ngrams.Words) -> dict[int, tuple[int, np.ndarray]]:
-        """text -> (item of its first 13-gram that counts, word positions of all that count)."""
-        grams, offsets = ngrams.ngrams(w, 13)
-        at, left, _ = self._thirteen.find(grams)
-        keep = ~np.isin(grams[at], self._allowed)
-        at, left = at[keep], left[keep]
-        text = np.searchsorted(offsets, at, side="right") - 1
-        hits = {}
-        for t, first, last in _runs(text):
-            item = int(self._thirteen.items[left[first]])
-            hits[t] = (item, at[first:last] - offsets[t])
-        return hits
-
-    def _best7(self, w: ngrams.Words, fixed: dict[int, int]):
-        """(text, word positions of the shared 7-grams, item, overlap, ratio) of each text that shares one.
-
-        The item is the one with the largest ratio (the first of equals), or the text's item in `fixed`.
-        """
-        grams, offsets = ngrams.ngrams(w, 7)
+    def _shared(self, w: ngrams.Words) -> _Shared:
+        grams = ngrams.runs(w.ids, 7)
         at, left, right = self._seven.find(grams)
-        text = np.searchsorted(offsets, at, side="right") - 1
-        runs = list(_runs(text))
-        total = _sizes_of(grams, offsets, [t for t, _, _ in runs])
-        cost = ngrams.offsets_of(right - left)
-        while runs:
-            # Take texts until the pairs to count reach the bound: at least one.
-            n = 1
-            while n < len(runs) and cost[runs[n][2]] - cost[runs[0][1]] <= _PAIRS:
-                n += 1
-            some, runs = runs[:n], runs[n:]
-            lo, hi = some[0][1], some[-1][2]
-            width = right[lo:hi] - left[lo:hi]
-            every_item = item = self._seven.items[ngrams.ranges(left[lo:hi], width)]
-            every_place = place = np.repeat(np.arange(lo, hi), width)
-            # Distinct 7-grams: count a (text, gram, item) once however often the text repeats the gram.
-            order = np.lexsort((place, item, left[place], text[place]))
-            item, place = item[order], place[order]
-            first = np.ones(len(item), bool)
-            first[1:] = (item[1:] != item[:-1]) | (left[place][1:] != left[place][:-1])
-            first[1:] |= text[place][1:] != text[place][:-1]
-            item, place = item[first], place[first]
-            key = text[place] * len(self.ids) + item
-            keys, overlap = np.unique(key, return_counts=True)
-            texts, items = keys // len(self.ids), keys % len(self.ids)
-            ratio = overlap / np.minimum(total[texts], self._sizes[items])
-            for (t, a, b), (_, x, y) in zip(some, _runs(texts)):
-                best = x + int(np.argmax(ratio[x:y]))
-                if t in fixed:
-                    best = x + int(np.searchsorted(items[x:y], fixed[t]))
-                pairs = slice(cost[a] - cost[lo], cost[b] - cost[lo])
-                where = at[every_place[pairs][every_item[pairs] == items[best]]] - offsets[t]
-                yield t, where, int(items[best]), int(overlap[best]), float(ratio[best])
+        text = np.searchsorted(w.offsets, at, side="right") - 1
+        inside = at + 7 <= w.offsets[text + 1]
+        at, text, left, right = at[inside], text[inside], left[inside], right[inside]
+        some = text[np.append(True, text[1:] != text[:-1])] if len(text) else text
+        counts = np.diff(w.offsets)[some] - 6
+        own = grams[ngrams.ranges(w.offsets[some], counts)]
+        sizes = np.zeros(len(w), np.int64)
+        sizes[some] = np.diff(ngrams.distinct(own, ngrams.offsets_of(counts))[1])
+        return _Shared(at, text, left, right, sizes)
+
+    def _hits13(self, w: ngrams.Words, shared: _Shared) -> dict[int, tuple[int, np.ndarray]]:
+        """text -> (item of its first 13-gram that counts, word positions of all that count). A 13-gram of an item
+        begins where seven of its 7-grams in a row begin: no other one is looked up."""
+        at = shared.at
+        begins = np.flatnonzero(at[6:] - at[:-6] == 6)
+        grams = ngrams.runs_at(w.ids, at[begins], 13)
+        found, left, _ = self._thirteen.find(grams)
+        keep = ~np.isin(grams[found], self._allowed)
+        places, left = begins[found[keep]], left[keep]
+        return {
+            t: (int(self._thirteen.items[left[first]]), at[places[first:end]])
+            for t, first, end in _runs(shared.text[places])
+        }
+
+    def _best7(
+        self, shared: _Shared, first: int, end: int, wanted: np.ndarray
+    ) -> Iterator[tuple[int, int, int, float]]:
+        """(text, item, overlap, ratio) of each text in first:end of `shared`. The item is the one with the largest
+        ratio (the first of equals), or the text's item in `wanted` where that is no -1."""
+        # A text's 7-gram counts once, however often the text repeats it.
+        gram = np.unique(shared.text[first:end] << 32 | shared.left[first:end], return_index=True)[1] + first
+        width = shared.right[gram] - shared.left[gram]
+        items = self._seven.items[ngrams.ranges(shared.left[gram], width)].astype(np.int64)
+        pairs = np.sort(np.repeat(shared.text[gram], width) << 32 | items)
+        new = np.flatnonzero(np.append(True, pairs[1:] != pairs[:-1]))
+        overlap = np.diff(np.append(new, len(pairs)))
+        text, item = pairs[new] >> 32, pairs[new] & 0xFFFFFFFF
+        ratio = overlap / np.minimum(shared.sizes[text], self._sizes[item])
+        order = np.lexsort((-ratio, item != wanted[text], text))
+        for t, k, _ in _runs(text[order]):
+            best = order[k]
+            yield t, int(item[best]), int(overlap[best]), float(ratio[best])
+
+    def _places(self, shared: _Shared, text: int, item: int) -> np.ndarray:
+        """Where in the text the 7-grams begin that it shares with the item."""
+        a, b = np.searchsorted(shared.text, [text, text + 1])
+        width = shared.right[a:b] - shared.left[a:b]
+        items = self._seven.items[ngrams.ranges(shared.left[a:b], width)]
+        return np.repeat(shared.at[a:b], width)[items == item]
 
 
 def decontaminate(
@@ -219,34 +201,34 @@ def decontaminate(
     return EvalIndex(references, allowed).check(ngrams.words(texts), info=info, contaminated=contaminated)
 
 
-def _table(w: ngrams.Words, n: int) -> tuple[_Table, np.ndarray]:
+def _table(w: ngrams.Words, n: int) -> tuple[GramTable, np.ndarray]:
     """The table of the items' distinct n-grams, and how many each item has."""
     grams, offsets = ngrams.distinct(*ngrams.ngrams(w, n))
     sizes = np.diff(offsets)
-    return _Table.of(grams, np.repeat(np.arange(len(sizes)), sizes)), sizes
+    return GramTable.of(grams, np.repeat(np.arange(len(sizes)), sizes)), sizes
 
 
-def _sizes_of(grams: np.ndarray, offsets: np.ndarray, texts: list[int]) -> np.ndarray:
-    """How many distinct n-grams each of `texts` has; 0 for the others: int64 [D]."""
-    counts = np.diff(offsets)[texts]
-    some = grams[ngrams.ranges(offsets[:-1][texts], counts)]
-    sizes = np.zeros(len(offsets) - 1, np.int64)
-    sizes[texts] = np.diff(ngrams.distinct(some, ngrams.offsets_of(counts))[1])
-    return sizes
+def _portions(shared: _Shared, limit: int) -> Iterator[tuple[int, int]]:
+    """Ranges of whole texts that have at most `limit` (7-gram, item) pairs together, or are one text."""
+    cost = ngrams.offsets_of(shared.right - shared.left)
+    ends = np.append(np.flatnonzero(np.diff(shared.text)) + 1, len(shared.text)) if len(shared.text) else []
+    first = 0
+    for end, after in zip_longest(ends, ends[1:]):
+        if after is None or cost[after] - cost[first] > limit:
+            yield first, int(end)
+            first = int(end)
 
 
-def _runs(values: np.ndarray) -> Iterable[tuple[int, int, int]]:
+def _runs(values: np.ndarray) -> Iterator[tuple[int, int, int]]:
     """(value, first, end) of each run of equal values."""
     cuts = np.flatnonzero(np.diff(values)) + 1
-    edges = np.concatenate([[0], cuts, [len(values)]]) if len(values) else np.zeros(1, int)
-    for first, end in pairwise(edges):
-        yield int(values[first]), int(first), int(end)
+    edges = np.concatenate([[0], cuts, [len(values)]]).tolist() if len(values) else []
+    yield from zip(values[edges[:-1]].tolist(), edges[:-1], edges[1:])
 
 
-def _span(w: ngrams.Words, text: int, positions: np.ndarray, n: int) -> tuple[int, int]:
-    """Character span of the longest run of consecutive n-grams (the first of equals)."""
-    cuts = np.flatnonzero(np.diff(positions) > 1) + 1
-    runs = np.split(positions, cuts)
-    longest = max(runs, key=len)
-    base = w.offsets[text]
-    return int(w.starts[base + longest[0]]), int(w.ends[base + longest[-1] + n - 1])
+def _span(w: ngrams.Words, positions: np.ndarray, n: int) -> tuple[int, int]:
+    """Characters of the text that the longest run of consecutive n-grams (the first of equals) takes."""
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(positions) > 1) + 1, [len(positions)]])
+    k = int(np.argmax(np.diff(edges)))
+    first, last = positions[edges[k]], positions[edges[k + 1] - 1]
+    return int(w.starts[first]), int(w.ends[last + n - 1])

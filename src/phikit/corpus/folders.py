@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import shutil
+import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from phikit.corpus import latex, mail, packed, pdf, warc
 from phikit.corpus.html_tree import decode
 from phikit.corpus.rejection import Rejection
-from phikit.corpus.rows import rows
+from phikit.corpus.rows import Part, rows
 from phikit.corpus.sources import Item, read_python, writable
 from phikit.records import Document, content_id
+from phikit.records.remote import BLOCK, Place, Remote, files_under
 
 FORMATS = {".html": "html", ".htm": "html", ".xhtml": "html", ".md": "markdown", ".markdown": "markdown",
            ".txt": "plain", ".py": "python", ".tex": "latex"}  # fmt: skip
@@ -25,84 +29,111 @@ MAX_FILE = packed.MAX_ENTRY  # bytes of a file that is one document
 KINDS = (*FORMATS, *GZIPPED, *ROWS, *OTHERS)
 
 
+STREAMED = (
+    *ROWS,
+    ".mbox",
+    ".eml",
+    ".warc",
+    ".warc.gz",
+)  # read from a URL as they come; others are copied here first
+
+
 @dataclass(frozen=True)
 class Folder:
-    """A folder of the recipe: its files become documents of `source`; rows hold their text under
-    `text_key`."""
+    """A folder (or one file) of the recipe, here or behind a URL: its files become documents of `source`; rows hold
+    their text under `text_key`."""
 
-    path: Path
+    path: Place
     source: str
     text_key: str = "text"
 
 
+@dataclass(frozen=True)
+class File:
+    """`name`: what its documents are called by: the folder's name and the path in it, or the URL."""
+
+    name: str
+    place: Place
+
+
 def folder_documents(folder: Folder) -> Iterator[Item]:
-    """Documents of a folder's files in the order of their paths; a LaTeX file that another one inputs is part of
-    that one.
+    """Documents of a folder's files, LaTeX first, in the order of their paths; a LaTeX file that another one inputs is
+    part of that one.
 
     A file or row that cannot be read is one rejection (`unreadable`). Raises ValueError when the folder is
-    missing or holds no file of a known kind.
+    missing or holds no file of a known kind, Unreachable where a URL stops answering.
     """
-    yield from _each(_files(folder), folder)
+    files = files_of(folder)
+    yield from latex_documents([f for f in files if is_latex(f)], folder)
+    for file in files:
+        if not is_latex(file):
+            yield from file_documents(file.place, file.name, folder)
 
 
-def file_groups(folder: Folder, size: int) -> tuple[Iterator[Item], list[list[tuple[Path, str]]]]:
-    """The folder's files for readers that work at the same time: (documents of those that need others, which is LaTeX;
-    the rest as groups of (path, name) with about `size` bytes). Raises ValueError as `folder_documents`."""
-    files = _files(folder)
-    latex = [p for p in files if _latex(p)]
-    groups: list[list[tuple[Path, str]]] = []
-    room = 0
-    for path in files:
-        if _latex(path):
-            continue
-        if room <= 0:
-            groups.append([])
-            room = size
-        groups[-1].append((path, _name(path, folder)))
-        room -= path.stat().st_size
-    return _each(latex, folder), groups
+def latex_documents(files: Sequence[File], folder: Folder) -> Iterator[Item]:
+    """Documents of the folder's LaTeX files, those that others input aside. From a URL they are copied here first."""
+    if not isinstance(folder.path, Remote):
+        inputs = latex_inputs([f.place for f in files if f.place.suffix == ".tex"], folder.path)  # type: ignore[misc]
+        for file in files:
+            if file.place.resolve() not in inputs:  # type: ignore[union-attr]
+                yield from file_documents(file.place, file.name, folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="phikit-") as name:
+        copies = []
+        for file in files:
+            path = Path(name) / file.name.removeprefix(f"{str(folder.path).rstrip('/')}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with file.place.open("rb") as f, path.open("wb") as g:
+                shutil.copyfileobj(f, g, BLOCK)
+            copies.append(File(file.name, path))
+        yield from latex_documents(copies, Folder(Path(name), folder.source, folder.text_key))
 
 
-def _latex(path: Path) -> bool:
-    return path.name.endswith((".tex", ".tex.gz"))
+def is_latex(file: File) -> bool:
+    return file.place.name.endswith((".tex", ".tex.gz"))
 
 
-def _files(folder: Folder) -> list[Path]:
-    files = []
-    if folder.path.is_dir():
-        files = [p for p in sorted(folder.path.rglob("*")) if p.is_file() and _known(p)]
+def files_of(folder: Folder) -> list[File]:
+    """Its files of known kinds, in the order of their paths. Raises ValueError where there is none."""
+    path = folder.path
+    if isinstance(path, Remote):
+        base = str(path).rstrip("/")
+        found = [(n, p) for n, p in files_under(path) if _known(p)]
+        alone = len(found) == 1 and found[0][1].url == path.url
+        files = [File(base if alone else f"{base}/{name}", place) for name, place in found]
+    else:
+        found = [path] if path.is_file() else sorted(path.rglob("*"))
+        files = [File(_name(p, path), p) for p in found if p.is_file() and _known(p)]
     if not files:
-        what = "holds no readable kind of file" if folder.path.is_dir() else "is not a folder"
+        here = isinstance(path, Remote) or path.exists()
+        what = "holds no readable kind of file" if here else "is not a folder"
         kinds = " ".join(KINDS)
-        raise ValueError(
-            f"corpus.folders: {folder.path} {what}; put files there ({kinds}) or remove the entry"
-        )
+        raise ValueError(f"corpus.folders: {path} {what}; put files there ({kinds}) or remove the entry")
     return files
 
 
-def _each(files: list[Path], folder: Folder) -> Iterator[Item]:
-    inputs = latex_inputs([p for p in files if p.suffix == ".tex"], folder.path)
-    for path in files:
-        if path.resolve() not in inputs:
-            yield from file_documents(path, _name(path, folder), folder)
-
-
-def _name(path: Path, folder: Folder) -> str:
-    name = f"{folder.path.name}/{path.relative_to(folder.path).as_posix()}"
+def _name(path: Path, folder: Path) -> str:
+    name = "/".join((folder.name, *path.relative_to(folder).parts))
     return name.encode("utf-8", "backslashreplace").decode()  # a name that is not UTF-8 must not stop a run
 
 
-def file_documents(path: Path, name: str, folder: Folder) -> Iterator[Item]:
-    """The documents of one file, called `name`: the file itself, or its rows. Raises ValueError where it is of no
-    known kind."""
-    if path.name.endswith(ROWS):
-        yield from _rows(path, name, folder)
-    elif path.name.endswith(OTHERS):
-        yield from _others(path, name, folder.source)
-    elif _known(path):
-        yield _file(path, name, folder)
+def file_documents(place: Place, name: str, folder: Folder, part: Part | None = None) -> Iterator[Item]:
+    """The documents of one file, called `name`: the file itself, or its rows (of `part` alone, as `rows.rows`). Raises
+    ValueError where it is of no known kind."""
+    if place.name.endswith(ROWS):
+        yield from _rows(place, name, folder, part)
+    elif not _known(place):
+        raise ValueError(f"{place}: not a kind of file that is read here ({' '.join(KINDS)})")
+    elif isinstance(place, Remote) and not place.name.endswith(STREAMED):
+        if (place.stat().st_size or 0) > packed.MAX_WHOLE:
+            yield _unreadable(name, folder.source, _too_large())
+            return
+        with place.copy() as path:
+            yield from file_documents(path, name, Folder(path.parent, folder.source, folder.text_key))
+    elif place.name.endswith(OTHERS):
+        yield from _others(place, name, folder.source)
     else:
-        raise ValueError(f"{path}: not a kind of file that is read here ({' '.join(KINDS)})")
+        yield _file(place, name, folder)  # type: ignore[arg-type]  # what is not streamed is here
 
 
 def latex_inputs(files: list[Path], root: Path) -> set[Path]:
@@ -136,7 +167,7 @@ def _reader(main: Path, root: Path, reached: set[Path]) -> Callable[[str], str |
     return read
 
 
-def _known(path: Path) -> bool:
+def _known(path: Place) -> bool:
     return path.suffix in FORMATS or path.name.endswith(KINDS)
 
 
@@ -151,7 +182,7 @@ def _file(path: Path, name: str, folder: Folder) -> Item:
         text, error = _decode(path, format)
     if not error and format == "latex":
         try:
-            text, missing = latex.project(text, _reader(path, folder.path, set()))
+            text, missing = latex.project(text, _reader(path, folder.path, set()))  # type: ignore[arg-type]
         except ValueError as e:
             error = str(e)
         else:
@@ -187,7 +218,7 @@ def _decode(path: Path, format: str) -> tuple[str, str]:
         return "", f"{type(e).__name__}: {(isinstance(e, OSError) and e.strerror) or e}"
 
 
-def _others(path: Path, name: str, source: str) -> Iterator[Item]:
+def _others(path: Any, name: str, source: str) -> Iterator[Item]:
     """Documents of a file that holds several: a book's chapters, a mailbox, a web archive; and Word documents."""
     meta: Mapping[str, str] = {"origin": name, "path": name}
     try:
@@ -220,14 +251,14 @@ def _written(text: str, source: str, meta: Mapping[str, str]) -> Item:
     return _unreadable(meta["path"], source, "it holds half of a surrogate pair")
 
 
-def _rows(path: Path, name: str, folder: Folder) -> Iterator[Item]:
-    """One document a row. What follows a damaged place in a file is not read: one rejection says where it
+def _rows(path: Place, name: str, folder: Folder, part: Part | None) -> Iterator[Item]:
+    """One document a row. What follows a place where a packed file is damaged is not read: one rejection says where it
     is."""
     import zstandard
 
-    number = 0
+    number = ""
     try:
-        for number, row in rows(path):
+        for number, row in rows(path, part, folder.text_key):
             origin = f"{name}#{number}"
             if isinstance(row, str):
                 yield _unreadable(origin, folder.source, row)
@@ -241,9 +272,8 @@ def _rows(path: Path, name: str, folder: Folder) -> Iterator[Item]:
                 detail = f"row {number} has no text under text_key {folder.text_key!r} (it has {has})"
                 yield _unreadable(origin, folder.source, detail)
     except (OSError, ValueError, EOFError, zlib.error, zstandard.ZstdError) as e:
-        yield _unreadable(
-            name, folder.source, f"after row {number}: {type(e).__name__}: {e}".replace(str(path), name)
-        )
+        where = f"after row {number or 0}: {type(e).__name__}: {e}".replace(str(path), name)
+        yield _unreadable(name, folder.source, where)
 
 
 def _unreadable(name: str, source: str, detail: str) -> Rejection:

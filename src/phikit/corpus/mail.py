@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from pathlib import Path
 from typing import IO
 
 from phikit.corpus.html_text import html_text
+from phikit.records.remote import Place
 
 MAX_MESSAGE = 64 << 20
 
 
-def messages(path: Path) -> Iterator[tuple[int, str, str]]:
+def messages(path: Place) -> Iterator[tuple[int, str, str]]:
     """(number, text, "") of each message of an mbox or .eml file, or (number, "", what is wrong). One message at a
     time is held, and of one that is too long no more than shows it."""
     with path.open("rb") as f:

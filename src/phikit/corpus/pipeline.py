@@ -26,8 +26,10 @@ from phikit.corpus.cleaned import batches, keys_of
 from phikit.corpus.decontaminate import CONTAMINATED, INFO, EvalIndex
 from phikit.corpus.extract import extract
 from phikit.corpus.finish import concatenate, finish, require
-from phikit.corpus.folders import Folder, file_documents, file_groups
+from phikit.corpus.folders import Folder
 from phikit.corpus.language import language
+from phikit.corpus.pieces import Piece, pieces
+from phikit.corpus.pieces import documents as piece_documents
 from phikit.corpus.rejection import Rejection
 from phikit.corpus.sources import Item
 from phikit.jobs.plan import Shard, Step, compile
@@ -37,7 +39,7 @@ from phikit.records import Document, from_row, to_row
 from phikit.records.io import line_writer, read_jsonl, write_json, write_jsonl
 from phikit.text import ngrams
 
-SHARD_CHARACTERS = 4_000_000
+SHARD_CHARACTERS = 2_000_000
 OUTPUTS = ("documents", "heldout", "rejected")
 
 
@@ -80,7 +82,7 @@ def build(
     write_jsonl(work / "references.jsonl.zst", ({"id": i, "text": t} for i, t in references))
     alone, files = [], []
     for folder in folders:
-        some, groups = file_groups(folder, SHARD_CHARACTERS)
+        some, groups = pieces(folder, SHARD_CHARACTERS)
         alone.append(some)
         files += [(folder, group) for group in groups]
     raw = _write_shards(chain(items, *alone), work / "read")
@@ -95,7 +97,7 @@ def _steps(
     out: Path,
     settings: Settings,
     raw: list[Path],
-    files: list[tuple[Folder, list[tuple[Path, str]]]],
+    files: list[tuple[Folder, list[Piece]]],
 ) -> list[Step]:
     """Files of part i are named <i>.<what>; paths are relative to `here`."""
     n = len(raw) + len(files)
@@ -120,8 +122,8 @@ def _steps(
     options = asdict(settings)
     clean_shards = [Shard(options, ("index.npz", os.path.relpath(p, here))) for p in raw]
     for folder, group in files:
-        names = {"files": [name for _, name in group], "source": folder.source, "text_key": folder.text_key}
-        paths = tuple(os.path.relpath(p, here) for p, _ in group)
+        names = {"files": [p.row() for p in group], "source": folder.source, "text_key": folder.text_key}
+        paths = tuple(os.path.relpath(p.input, here) for p in group if p.input)
         clean_shards.append(Shard({**options, **names}, ("index.npz", *paths)))
     cleaned = ("documents.jsonl.zst", "dropped.jsonl.zst", "keys", "counts.json")
     whole = ("whole.jsonl.zst", "refused.jsonl.zst", "whole.keys", "whole.json")
@@ -245,8 +247,9 @@ def _shard_items(options: Mapping[str, Any], paths: Sequence[Path]) -> Iterator[
             rejected = "rejected" in row
             yield Rejection(**row["rejected"]) if rejected else from_row(Document, row["document"])
         return
-    for path, name in zip(paths, options["files"]):
-        yield from file_documents(path, name, Folder(path.parent, options["source"], options["text_key"]))
+    inputs = iter(paths)
+    for row in options["files"]:
+        yield from piece_documents(row, inputs, options["source"], options["text_key"])
 
 
 @lru_cache(maxsize=1)
@@ -283,7 +286,7 @@ def _drop_contaminated(
 
 
 def _write_shards(items: Iterable[Item], folder: Path) -> list[Path]:
-    """The items as shard files of about 4 MB in `folder`."""
+    """The items as shard files of about 2 MB in `folder`."""
     shards: list[Path] = []
     rows: list[dict[str, Any]] = []
     size = 0

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from phikit.records.io import RowError, read_jsonl, read_parquet
+from phikit.records.remote import Place, Remote, Unreachable, files_under
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
@@ -22,9 +23,9 @@ PART = 20
 _NO_TEXT = ("id", "other", "meta", "metadata")  # keys of a row that hold none
 
 
-def read_references(path: Path) -> Iterator[tuple[str, str]]:
+def read_references(path: Place) -> Iterator[tuple[str, str]]:
     """(item id, text) of each row of a benchmark: JSONL, a JSON list, CSV or TSV (with a header or without); Parquet;
-    each also as .gz or .zst; a .tar.gz or .zip of such files, or a folder of them.
+    each also as .gz or .zst; a .tar.gz or .zip of such files, or a folder of them; here or behind a URL.
 
     The text is `text` where a row has it, else all its strings (question, options, ...), lists included, in the row's
     order and one a line. A question or solution of PART words is an item of the same id beside that, so that a long
@@ -35,7 +36,15 @@ def read_references(path: Path) -> Iterator[tuple[str, str]]:
 
     damaged = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError)
     try:
-        yield from _references(path)
+        if isinstance(path, Remote):
+            for name, file in files_under(path):
+                if _known(name) or name.endswith(_ARCHIVES):
+                    with file.copy() as copied:
+                        yield from _references(copied)
+        else:
+            yield from _references(path)
+    except Unreachable as e:
+        raise ValueError(f"decontaminate against {e}") from e
     except damaged as e:
         raise ValueError(f"decontaminate against {path}: it cannot be read ({type(e).__name__}: {e})") from e
 

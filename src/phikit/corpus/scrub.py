@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from phikit.ask.embed import open_embedder
 from phikit.corpus.decontaminate import CONTAMINATED, INFO, EvalIndex, Match
+from phikit.corpus.paraphrase import THRESHOLD as ALIKE
+from phikit.corpus.paraphrase import Paraphrase, ParaphraseIndex
 from phikit.corpus.references import read_references, text_of
 from phikit.corpus.rows import MAX_LINE
 from phikit.corpus.sources import writable
@@ -41,7 +44,9 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 class Scrub:
     """against: benchmark files (`references.read_references`). key: the column that is checked; "" is `text`, or all
     strings of the row. info, contaminated: the 7-gram thresholds of report appendix B.1, not disclosed there.
-    allow: texts; a 13-gram that `allow.TEXTS` of them hold is no evidence. partial: drop partial matches too."""
+    allow: texts; a 13-gram that `allow.TEXTS` of them hold is no evidence. partial: drop partial matches too.
+    paraphrase: an embedder (`ask.embed.open_embedder`) that looks for items in other words; "": none does. alike: the
+    cosine from which a window is one. paraphrases: drop those rows too."""
 
     against: tuple[Path, ...]
     key: str = ""
@@ -49,6 +54,9 @@ class Scrub:
     contaminated: float = CONTAMINATED
     allow: tuple[Path, ...] = ()
     partial: bool = False
+    paraphrase: str = ""
+    alike: float = ALIKE
+    paraphrases: bool = False
 
 
 def scrub(
@@ -58,10 +66,13 @@ def scrub(
     and out/summary.json; returns the summary. Raises ValueError for files of another kind, and where nothing can be
     checked; a row that cannot be read is in flagged.jsonl with the verdict `unreadable`."""
     index, texts = _index(_stamps(settings.against), _stamps(settings.allow))  # errors show before any work
+    against = _stamps(settings.against)
+    short = _alike(against, settings.paraphrase, settings.alike).too_short if settings.paraphrase else 0
     names = _names(files)
     pieces = [
-        {**piece, "against": _stamps(settings.against), "allow": _stamps(settings.allow), "key": settings.key,
-         "info": settings.info, "contaminated": settings.contaminated}
+        {**piece, "against": against, "allow": _stamps(settings.allow), "key": settings.key,
+         "info": settings.info, "contaminated": settings.contaminated,
+         "paraphrase": settings.paraphrase, "alike": settings.alike}
         for path in files for piece in _pieces(path)
     ]  # fmt: skip
     results = run_shards(
@@ -74,15 +85,24 @@ def scrub(
         counts[piece["path"]]["rows"] += rows
         for row in found:
             counts[piece["path"]][row["verdict"]] += 1
+            if other := row["paraphrase"]:
+                counts[piece["path"]]["paraphrased"] += 1
+                other["item_text"] = texts.get(other["item"], "")
             flagged.append({**row, "row": before + row["row"], "item_text": texts.get(row["item"], "")})
     drop = {"contaminated", "unreadable"} | ({"partial"} if settings.partial else set())
     with bar("write", total=len(files), unit="files") as b:
         for path in files:
-            gone = {r["row"] for r in flagged if r["file"] == str(path) and r["verdict"] in drop}
+            gone = {
+                r["row"] for r in flagged
+                if r["file"] == str(path) and (r["verdict"] in drop or (settings.paraphrases and r["paraphrase"]))
+            }  # fmt: skip
             _write_kept(path, out / "clean" / names[path], gone)
             b.advance()
     write_jsonl(out / "flagged.jsonl", flagged)
     summary = _summary(files, counts, flagged, index, settings)
+    if settings.paraphrase:
+        summary |= {"paraphrase": settings.paraphrase, "paraphrase_from": settings.alike,
+                    "paraphrases_dropped": settings.paraphrases, "items_too_short_for_it": short}  # fmt: skip
     write_json(out / "summary.json", summary)
     return summary
 
@@ -90,6 +110,7 @@ def scrub(
 def check_piece(piece: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
     """(rows, flagged rows with their number in the piece) of one piece."""
     index, _ = _index(piece["against"], piece["allow"])
+    alike = _alike(piece["against"], piece["paraphrase"], piece["alike"]) if piece["paraphrase"] else None
     found: list[dict[str, Any]] = []
     texts: list[str] = []
     first = number = size = 0
@@ -97,9 +118,10 @@ def check_piece(piece: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
     def flush() -> None:
         nonlocal first, size
         matches = index.check(ngrams.words(texts), info=piece["info"], contaminated=piece["contaminated"])
-        for i, match in enumerate(matches):
-            if match.verdict != "clean":
-                found.append(_row(piece["path"], first + i, texts[i], match))
+        others = alike.check(texts) if alike else [None] * len(texts)
+        for i, (match, other) in enumerate(zip(matches, others)):
+            if match.verdict != "clean" or other:
+                found.append(_row(piece["path"], first + i, texts[i], match, other))
         texts.clear()
         first, size = number, 0
 
@@ -120,15 +142,21 @@ def check_piece(piece: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
     return number, sorted(found, key=lambda r: r["row"])
 
 
-def _row(path: str, number: int, text: str, match: Match | None) -> dict[str, Any]:
-    """A row of flagged.jsonl; without a match the row cannot be read, and `text` says why."""
+def _row(
+    path: str, number: int, text: str, match: Match | None, other: Paraphrase | None = None
+) -> dict[str, Any]:
+    """A row of flagged.jsonl; without a match the row cannot be read, and `text` says why. A row that is nothing but a
+    paraphrase has that verdict."""
     m = match or Match(span=(0, len(text)))
+    verdict = match.verdict if match else "unreadable"
     a, b = m.span
     return {
-        "file": path, "row": number, "verdict": match.verdict if match else "unreadable",
+        "file": path, "row": number, "verdict": "paraphrase" if verdict == "clean" else verdict,
         "rule": m.rule, "item": m.item,
         "overlap": m.overlap, "ratio": round(m.ratio, 4), "span": [a, b],
-        "before": text[max(0, a - CONTEXT) : a], "match": text[a:b], "after": text[b : b + CONTEXT],
+        "before": text[max(0, a - CONTEXT) : a], "match": text[a:b],
+        "after": text[b : b + CONTEXT] if m.rule else "",
+        "paraphrase": {**asdict(other), "match": text[slice(*other.span)]} if other else None,
     }  # fmt: skip
 
 
@@ -162,6 +190,17 @@ def _cached(
     trusted = [text for path, *_ in allow for _, text in read_references(Path(path))]
     texts = dict(reversed(pairs))  # of an item its whole text, which is its first pair
     return EvalIndex(pairs, common=common_phrases(trusted) if trusted else None), texts
+
+
+def _alike(against: list[Stamp], embedder: str, threshold: float) -> ParaphraseIndex:
+    return _cached_alike(tuple(map(tuple, against)), embedder, threshold)
+
+
+@lru_cache(maxsize=1)
+def _cached_alike(against: tuple[tuple[Any, ...], ...], embedder: str, threshold: float) -> ParaphraseIndex:
+    """Once a process: vectors of items stay from piece to piece."""
+    pairs = [pair for path, *_ in against for pair in read_references(Path(path))]
+    return ParaphraseIndex(pairs, open_embedder(embedder), threshold)
 
 
 def _pieces(path: Path) -> Iterator[dict[str, Any]]:
@@ -257,7 +296,8 @@ def _summary(
     items = Counter(r["item"] for r in flagged if r["verdict"] == "contaminated")
     return {
         "rows": total["rows"], "contaminated": total["contaminated"], "partial": total["partial"],
-        "unreadable": total["unreadable"], "by_rule": dict(Counter(r["rule"] for r in flagged if r["rule"])),
+        "unreadable": total["unreadable"], "paraphrased": total["paraphrased"],
+        "paraphrase_alone": total["paraphrase"], "by_rule": dict(Counter(r["rule"] for r in flagged if r["rule"])),
         "by_file": {str(p): dict(counts[str(p)]) for p in files}, "items_found": len(items),
         "items": len(set(index.ids)), "items_too_short": index.too_short, "boilerplate_13grams": len(index.boilerplate),
         "top_items": dict(items.most_common(10)), "info": settings.info, "contaminated_from": settings.contaminated,

@@ -7,21 +7,20 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
 from phikit.corpus.html_tree import decode
 from phikit.corpus.packed import MAX_ENTRY, bounded
+from phikit.records.remote import Place
 
 MAX_HEADER = 1 << 16
 
 
-def pages(path: Path) -> Iterator[tuple[str, str, str]]:
+def pages(path: Place) -> Iterator[tuple[str, str, str]]:
     """(address, HTML, "") of each page, or (address, "", what is wrong with that record). Records that are no
     answer with HTML are passed over. Raises ValueError where the file itself ends early or is no WARC."""
     with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
+        packed = raw.peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined]  # both kinds of place are buffered
         with _unpacked(raw) if packed else raw as f:
             number = 0
             try:

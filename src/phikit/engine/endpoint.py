@@ -81,12 +81,12 @@ class Endpoint:
     key_variable: str = KEY_VARIABLE
 
     @classmethod
-    def from_spec(cls, spec: str) -> Endpoint:
+    def from_spec(cls, spec: str, timeout: float = 300.0) -> Endpoint:
         """From "http(s)://host/v1#model"."""
         url, _, model = spec.partition("#")
         if not model or not url.startswith(("http://", "https://")):
             raise ValueError(f"{spec}: an endpoint is written http(s)://host:port/v1#model")
-        return cls(url.rstrip("/"), model)
+        return cls(url.rstrip("/"), model, timeout)
 
     def headers(self) -> dict[str, str]:
         key = os.environ.get(self.key_variable)

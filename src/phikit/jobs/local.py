@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from phikit.jobs.plan import Task
-from phikit.jobs.task import RETRYABLE, Outcome, attempt
+from phikit.jobs.task import RETRYABLE, Outcome, attempt, one_core
 
 # spawn: a forked child of a process that holds torch's thread pools may hang.
 _SPAWN = multiprocessing.get_context("spawn")
@@ -77,6 +77,7 @@ class Pool:
 
 def _serve(pipe: Connection, folder: Path) -> None:
     """A worker: a task at a time until the pipe is closed, also by the death of the parent."""
+    one_core()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the parent ends its workers

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from phikit.jobs.plan import Task
-from phikit.jobs.task import FINAL, RETRYABLE, Outcome, attempt, finished
+from phikit.jobs.task import FINAL, RETRYABLE, Outcome, attempt, finished, one_core
 
 ANSWER = 5.0  # seconds in which an address must answer
 LAG = 10.0  # seconds in which a file of another machine must show up in the shared folder
@@ -121,6 +121,7 @@ class OnRay:
 
 def run_far(folder: str, here: str, task: Task) -> Outcome:
     """On a machine of the cluster. `here`: the driver's working folder, for relative paths in a task's options."""
+    one_core()
     with contextlib.suppress(OSError):
         os.chdir(here)
     return attempt(Path(folder), task, far=True)

@@ -80,6 +80,12 @@ def bar(label: str, total: float | None = None, unit: str = "rows", done: float 
         yield _Rich(progress, progress.add_task(label, total=total, completed=int(done), extra=""))
 
 
+def note(text: str) -> None:
+    """A line beside the bars: what somebody who waits should know. PHIKIT_QUIET=1 shows nothing."""
+    if not os.environ.get("PHIKIT_QUIET"):
+        print(f"  {text}", file=sys.stderr, flush=True)
+
+
 class _Silent:
     def advance(self, n: float = 1, **shown: object) -> None: ...
 

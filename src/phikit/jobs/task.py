@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import platform
 import traceback
 import uuid
@@ -118,6 +119,11 @@ def attempt(folder: Path, task: Task, fn: Callable[..., Any] | None = None, *, f
     finally:
         for draft in drafts:
             draft.unlink(missing_ok=True)
+
+
+def one_core() -> None:
+    """What a worker of several sets: a library that would start a thread for each core starts one."""
+    os.environ.setdefault("RAYON_NUM_THREADS", "1")
 
 
 def sweep(folder: Path, task: Task) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from phikit.mixture.long import LongDocuments, is_long, plain
 from phikit.mixture.order import Order, Phase
-from phikit.mixture.pack import pack
-from phikit.mixture.shards import WEIGHT_SCALE, TokenShard
+from phikit.mixture.pack import pack, pack_pieces, windows
+from phikit.mixture.shards import WEIGHT_SCALE, TokenShard, is_shard
 from phikit.records.ids import seed_of
+from phikit.records.remote import Place
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,25 @@ class PackedSource:
     """One shard packed into rows of `context` tokens."""
 
     def __init__(
-        self, shard: TokenShard, context: int, seed: int, documents: np.ndarray | None = None
+        self,
+        shard: TokenShard,
+        context: int,
+        seed: int,
+        documents: np.ndarray | None = None,
+        *,
+        joined: int | None = None,
     ) -> None:
-        """`documents`: indices to use (repeats upweight), default all; packed in an order drawn from `seed`."""
-        self.shard, self.context = shard, context
-        order = np.arange(shard.documents) if documents is None else documents
-        order = order[np.random.default_rng(seed).permutation(len(order))]
-        self.pieces, self.offsets = pack(shard.lengths, context, order)
+        """`documents`: indices to use (repeats upweight), default all; packed in an order drawn from `seed`. With
+        `joined` they are cut at so many tokens, and the pieces of a row pass for one document."""
+        self.shard, self.context, self.joined = shard, context, joined is not None
+        self.documents = np.arange(shard.documents) if documents is None else documents
+        rng = np.random.default_rng(seed)
+        if joined is None:
+            order = self.documents[rng.permutation(len(self.documents))]
+            self.pieces, self.offsets = pack(shard.lengths, context, order)
+        else:  # pieces of one document are not to come together again
+            cut = list(windows(shard.lengths, min(joined, context), self.documents))
+            self.pieces, self.offsets = pack_pieces((cut[i] for i in rng.permutation(len(cut))), context)
         self.rows = len(self.offsets) - 1
 
     def fill(
@@ -70,8 +84,8 @@ class PackedSource:
             a, n = self.shard.offsets[d] + start, end - start
             tokens[at : at + n] = self.shard.tokens[a : a + n]
             weight[at : at + n] = self.shard.weights[a : a + n]
-            segment[at : at + n] = number
-            position[at : at + n] = np.arange(n)
+            segment[at : at + n] = 0 if self.joined else number
+            position[at : at + n] = np.arange(n) + (at if self.joined else 0)
             at += n
 
 
@@ -112,6 +126,40 @@ def finish(
     return Batch(tokens, targets, weight, segment, position, source, row)
 
 
-def open_sources(folder: Path, names: Sequence[str], context: int, seed: int) -> dict[str, PackedSource]:
-    """Packed sources from shard folders `folder/<name>`."""
-    return {n: PackedSource(TokenShard.load(folder / n), context, seed_of(seed, "pack", n)) for n in names}
+def open_sources(
+    folder: Place, names: Sequence[str], context: int, seed: int, long: LongDocuments | None = None
+) -> dict[str, PackedSource]:
+    """Packed sources from shard folders `folder/<name>`, local or behind a URL; with `long` those named
+    `<source>_long` are made by its rule. Raises ValueError for a name that has no shard, or of which a rule leaves no
+    document."""
+    return {n: _open(folder, n, context, seed_of(seed, "pack", n), long) for n in names}
+
+
+def _open(folder: Place, name: str, context: int, seed: int, long: LongDocuments | None) -> PackedSource:
+    viewed = long if is_long(name) else None
+    of = name
+    if viewed and not (viewed.form == "natural" and is_shard(folder / name)):
+        of = plain(name)
+    if not is_shard(folder / of):
+        raise ValueError(
+            f"source {name!r} is not there{_others(folder)}" if of == name
+            else f"source {name!r} is made of {of!r}, which is not there{_others(folder)}"
+        )  # fmt: skip
+    shard = TokenShard.load(folder / of)
+    if viewed is None:
+        return PackedSource(shard, context, seed)
+    if viewed.form == "packed-short":
+        return PackedSource(shard, context, seed, joined=viewed.short)
+    documents = viewed.chosen(shard.lengths, made=of == name)
+    if not len(documents):
+        raise ValueError(
+            f"source {name!r}: {of!r} has no document of more than {viewed.isolate:,} tokens: lower midtrain.isolate, "
+            "or leave it out of midtrain.long_fractions"
+        )
+    return PackedSource(shard, context, seed, documents)
+
+
+def _others(folder: Place) -> str:
+    if not isinstance(folder, Path):
+        return f" ({folder})"
+    return f"; there are {sorted(p.name for p in folder.iterdir() if is_shard(p))}"

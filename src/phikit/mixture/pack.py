@@ -7,6 +7,8 @@ batch is made, and a document never attends to its neighbour (segments).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 OPEN_ROWS = 64  # more open rows fill better and cost a longer scan; 64 leaves < 2 % padding on nano's sources
@@ -14,15 +16,26 @@ OPEN_ROWS = 64  # more open rows fill better and cost a longer scan; 64 leaves <
 
 def pack(lengths: np.ndarray, context: int, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows for documents taken in `order`: (pieces [P, 3] of document, start, end; row_offsets [R + 1])."""
-    open_rows: list[tuple[int, list[tuple[int, int, int]]]] = []  # (room left, pieces)
-    done: list[list[tuple[int, int, int]]] = []
+    return pack_pieces(windows(lengths, context, order), context)
+
+
+def windows(lengths: np.ndarray, size: int, order: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Documents in `order` as (document, start, end), cut at `size` tokens; one token alone has no target and is left
+    out."""
     for d in order.tolist():
         n = int(lengths[d])
-        for start in range(0, n, context):
-            end = min(start + context, n)
-            if end - start < 2:  # one token alone has no target
-                continue
-            _place(open_rows, done, (d, start, end), context)
+        for start in range(0, n, size):
+            end = min(start + size, n)
+            if end - start >= 2:
+                yield d, start, end
+
+
+def pack_pieces(listed: Iterable[tuple[int, int, int]], context: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for pieces taken in order, none longer than `context`."""
+    open_rows: list[tuple[int, list[tuple[int, int, int]]]] = []  # (room left, pieces)
+    done: list[list[tuple[int, int, int]]] = []
+    for piece in listed:
+        _place(open_rows, done, piece, context)
     done.extend(pieces for _, pieces in open_rows)
     offsets = np.cumsum([0] + [len(r) for r in done])
     pieces = np.asarray([p for r in done for p in r], dtype=np.int64).reshape(-1, 3)

@@ -10,12 +10,15 @@ import os
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from phikit.records.arrays import load_array
 from phikit.records.io import atomic_path, write_text
+from phikit.records.remote import Place
 from phikit.records.types import Dialog, Document
 from phikit.text import chat
 from phikit.text.tokenizer import Tokenizer
@@ -40,14 +43,26 @@ class TokenShard:
         return np.diff(self.offsets)
 
     @classmethod
-    def load(cls, folder: Path) -> TokenShard:
-        return cls(*(np.load(folder / f"{n}.npy", mmap_mode="r") for n in ("tokens", "weights", "offsets")))
+    def load(cls, folder: Place) -> TokenShard:
+        """Of a local folder, or of a URL (`records.remote`), whose tokens and weights are then read as they are
+        needed."""
+        tokens, weights, offsets = (load_array(folder / f"{n}.npy") for n in ("tokens", "weights", "offsets"))
+        return cls(tokens, weights, offsets[:])  # type: ignore[arg-type]  # both kinds of array give slices
 
     def save(self, folder: Path, ids: Sequence[str]) -> None:
         for name in ("tokens", "weights", "offsets"):
             with atomic_path(folder / f"{name}.npy") as tmp, tmp.open("wb") as f:
                 np.save(f, getattr(self, name))
         write_text(folder / "ids.txt", "".join(i + "\n" for i in ids))
+
+
+def is_shard(folder: Place) -> bool:
+    """Whether a shard lies there."""
+    try:
+        (folder / "offsets.npy").stat()
+    except (FileNotFoundError, ValueError):  # of a local folder, of a URL
+        return False
+    return True
 
 
 class ShardWriter:
@@ -67,6 +82,13 @@ class ShardWriter:
             file.write(np.asarray(row, self._types[name]).tobytes())
         self.offsets.append(self.offsets[-1] + len(tokens))
         self._ids.write(id + "\n")
+
+    def extend(self, sizes: np.ndarray, tokens: bytes, weights: bytes, ids: str) -> None:
+        """Documents as they lie in another shard: their lengths, little-endian arrays, a line for each id."""
+        self._files["tokens"].write(tokens)
+        self._files["weights"].write(weights)
+        self.offsets.frombytes((np.cumsum(sizes, dtype=np.int64) + self.offsets[-1]).tobytes())
+        self._ids.write(ids)
 
     def close(self) -> None:
         for name, file in self._files.items():
@@ -93,21 +115,41 @@ class ShardWriter:
 def encode_documents(
     tokenizer: Tokenizer, documents: Sequence[Document], weights: Sequence[tuple[float, float]]
 ) -> list[tuple[list[int], list[int]]]:
-    """Per document its ids with an end-of-text, and their loss weights. `weights` are (answer, other) of each:
-    `meta["answers"]` holds character spans that count `answer`; all else, and the whole of a document without
-    spans, counts `other`."""
-    spans = [d.meta.get("answers") or () for d in documents]
-    plain = iter(tokenizer.encode_batch([d.text for d, s in zip(documents, spans) if not s]))
-    placed = iter(tokenizer.encode_with_offsets([d.text for d, s in zip(documents, spans) if s]))
-    end = tokenizer.end_of_text
+    """`encode_shard` as a list of (ids, weights) for each document."""
+    shard = encode_shard(tokenizer, documents, weights)
     return [
-        _weighted(*next(placed), s, pair, end) if s else _even(next(plain), pair, end)
-        for s, pair in zip(spans, weights)
+        (shard.tokens[a:b].tolist(), shard.weights[a:b].tolist()) for a, b in pairwise(shard.offsets.tolist())
     ]
 
 
-def _even(ids: list[int], weights: tuple[float, float], end: int) -> tuple[list[int], list[int]]:
-    return [*ids, end], [round(weights[1] * WEIGHT_SCALE)] * (len(ids) + 1)
+def encode_shard(
+    tokenizer: Tokenizer, documents: Sequence[Document], weights: Sequence[tuple[float, float]]
+) -> TokenShard:
+    """Each document's ids with an end-of-text, and their loss weights. `weights` are (answer, other) of each:
+    `meta["answers"]` holds character spans that count `answer`; all else, and the whole of a document without
+    spans, counts `other`."""
+    spans = [d.meta.get("answers") or () for d in documents]
+    flat, bounds = tokenizer.encode_flat([d.text for d, s in zip(documents, spans) if not s])
+    placed = tokenizer.encode_with_offsets([d.text for d, s in zip(documents, spans) if s])
+    plain, marked = iter(np.diff(bounds).tolist()), iter(placed)
+    own = [next(marked) if s else None for s in spans]
+    sizes = np.array([len(o[0]) if o else next(plain) for o in own], np.int64) + 1
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    low = [round(other * WEIGHT_SCALE) for _, other in weights]
+    shard = TokenShard(
+        np.full(offsets[-1], tokenizer.end_of_text, np.uint32),
+        np.repeat(np.array(low, np.uint8), sizes),
+        offsets,
+    )
+    even = np.repeat([not s for s in spans], sizes)
+    even[offsets[1:] - 1] = False  # end-of-texts are there already
+    shard.tokens[even] = flat
+    for d, found in enumerate(own):
+        if found:
+            part = slice(offsets[d], offsets[d + 1])
+            ids, shard.weights[part] = _weighted(*found, spans[d], weights[d], tokenizer.end_of_text)
+            shard.tokens[part] = ids
+    return shard
 
 
 def _weighted(ids, offsets, spans, weights: tuple[float, float], end: int) -> tuple[list[int], list[int]]:

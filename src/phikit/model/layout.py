@@ -25,18 +25,25 @@ class Layout:
     divide the tokens of a row.
 
     `device` auto: CUDA where there is one. `precision` bf16 keeps fp32 weights, gradients and moments, and
-    multiplies in bf16. `recompute` blocks: the backward pass computes each block again instead of keeping what is
-    inside it. `attention` is the kernel of packed documents on CUDA (`model.documents`)."""
+    multiplies in bf16; fp8 multiplies the blocks' matrices in fp8 (`model.fp8`), all else as bf16. `recompute` blocks:
+    the backward pass computes each block again instead of keeping what is inside it. `attention` is the kernel of
+    packed documents on CUDA (`model.documents`). `timeout`: seconds that a rank in training waits for another."""
 
     fsdp: int = 1
     tp: int = 1
     cp: int = 1
     replicas: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp8"] = "fp32"
     compile: bool = False
     recompute: Literal["none", "blocks"] = "none"
     attention: Literal["auto", "flex", "flash"] = "auto"
+    timeout: float = 600.0
+
+    @property
+    def half(self) -> bool:
+        """Whether what is not multiplied in fp8 is multiplied in bf16."""
+        return self.precision != "fp32"
 
     @property
     def data(self) -> int:
@@ -61,6 +68,10 @@ def misfits(c: ModelConfig, layout: Layout, context: int | None = None) -> list[
     for name, size in (("model.ffn", c.ffn), ("model.vocab", c.vocab)):
         if size % layout.tp:
             found.append(f"layout.tp {layout.tp} does not divide {name} {size}")
+    if layout.precision == "fp8" and layout.tp > 1:
+        found.append(
+            "layout.precision fp8 divides no matrices: set layout.tp to 1, or layout.precision to bf16"
+        )
     if context and context % layout.cp:
         found.append(f"layout.cp {layout.cp} does not divide the context of {context}")
     return found

@@ -1,6 +1,7 @@
 """Parallelism, applied from outside: the network file knows nothing of it.
 
-In this order: tensor parallelism, compilation of each block, recomputation of blocks, FSDP2 (HSDP with replicas).
+In this order: products in fp8, tensor parallelism, compilation of each block, recomputation of blocks, FSDP2 (HSDP with
+replicas).
 Context parallelism is in the mask (`Ulysses`), and the loss of a head divided by vocabulary in `model.logprob`.
 Between the parts of a block activations are whole on every tp rank: attention and MLP each end in one all-reduce.
 """
@@ -18,6 +19,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.distributed.tensor.parallel.style import ParallelStyle
 from torch.utils.checkpoint import checkpoint
 
+from phikit.model import fp8
 from phikit.model.fused import fuse
 from phikit.model.layout import Layout, kernel_of, misfits
 from phikit.model.logprob import shared
@@ -34,16 +36,19 @@ def parallelize(
     cuda: bool | None = None,
 ) -> None:
     """Moves the network to its devices. `compile`: whether the shapes of this stage repeat, so that layout.compile
-    holds. `cuda`: as on that device, by default where it is. There, with precision bf16, `half`: bf16 in the residual
-    stream and in gathered weights. On the CPU blocks that are not compiled are `model.fused`'s. Raises ValueError
-    where the layout does not fit the network."""
+    holds. `cuda`: as on that device, by default where it is. There, unless precision is fp32, `half`: bf16 in the
+    residual stream and in gathered weights. On the CPU blocks that are not compiled are `model.fused`'s. Raises
+    ValueError where the layout does not fit the network or the device."""
     layout = ranks.layout
     if cuda is None:
         cuda = ranks.device.type == "cuda"
     if half is None:
-        half = layout.precision == "bf16" and cuda
+        half = layout.half and cuda
     if wrong := misfits(model.config, layout, model.config.context):
         raise ValueError("; ".join(wrong))
+    if layout.precision == "fp8":
+        fp8.check(ranks.device)
+        fp8.convert(model, gathered=ranks.shards is not None)
     if ranks.shards is not None and layout.tp > 1:
         tensor_parallel(model, ranks.shards["tp"])
     for block in model.blocks:  # no wrapper modules: parameters keep their names
@@ -143,6 +148,8 @@ def shard(model: Transformer, mesh: DeviceMesh, layout: Layout, half: bool) -> N
 def whole_network(model: Transformer, ranks: Ranks) -> Transformer | None:
     """The network in the memory of rank 0, on the CPU; None on the others, which must call this too."""
     if ranks.shards is None:
+        if ranks.layout.precision == "fp8":
+            fp8.revert(model)
         return model.cpu()
     found = None
     if ranks.first:

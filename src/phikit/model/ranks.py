@@ -7,17 +7,20 @@ gloo, on CUDA through NCCL, by the same code.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.rendezvous import rendezvous
 
 from phikit.model.layout import Layout, device_of
+from phikit.model.pulse import Pulse
 
-# Others wait here while rank 0 runs stages that are not training.
+# Others wait here while rank 0 works alone: stages that are not training, the writing of a network.
 PATIENCE = timedelta(days=30)
 
 
@@ -28,21 +31,28 @@ def world() -> tuple[int, int]:
 
 def join() -> None:
     """Makes the process group where torchrun started several processes; again: nothing."""
-    if world()[1] == 1 or dist.is_initialized():
+    rank, ranks = world()
+    if ranks == 1 or dist.is_initialized():
         return
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)
-    else:
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl"
+    store = next(rendezvous("env://", rank, ranks, timeout=PATIENCE))[0]
+    # torchrun keeps its store when it starts ranks again: addresses in it would be those of the ranks before.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=PATIENCE)
 
 
 def leave() -> None:
-    """Ends the process group, and forgets the meshes that were made on it."""
+    """Ends the process group, and forgets what was made on it."""
+    if _pulse.cache_info().currsize:
+        _pulse().end()
     if dist.is_initialized():
         dist.destroy_process_group()
-    _meshes.cache_clear()
-    control_group.cache_clear()
+    for made in (_pulse, _meshes, _everyone, control_group):
+        made.cache_clear()
 
 
 class Ranks:
@@ -64,6 +74,8 @@ class Ranks:
         self.data_rank, self.cp_rank = 0, 0
         self.cp_group: dist.ProcessGroup | None = None
         if started > 1:
+            self.rest()  # a rank comes when its own preparations are done
+            self._all = _everyone(layout.timeout)
             self.shards, rows = _meshes(self.device.type, layout)
             self.data_rank, self.cp_rank = rows.get_local_rank("data"), rows.get_local_rank("cp")
             self.cp_group = rows["cp"].get_group()
@@ -88,11 +100,11 @@ class Ranks:
         if self.shards is None:
             return flag
         found = torch.tensor(flag, device=self.device)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
+        dist.all_reduce(found, dist.ReduceOp.MAX, self._all)
         return int(found)
 
     def tell(self, value):
-        """Rank 0's value, a plain one, on every rank."""
+        """Rank 0's value, a plain one, on every rank; they wait as long as it takes rank 0 to find it."""
         if self.shards is None:
             return value
         box = [value]
@@ -101,7 +113,30 @@ class Ranks:
 
     def wait(self) -> None:
         if self.shards is not None:
+            dist.barrier(self._all)
+
+    def rest(self) -> None:
+        """As `wait`, however long one of them works alone."""
+        if dist.is_initialized():
             dist.barrier()
+
+    @contextmanager
+    def together(self, doing: str) -> Iterator[None]:
+        """Within, a rank waits `layout.timeout` seconds for another. Raises RankLost, which names those that are
+        gone."""
+        if self.shards is None:
+            yield
+            return
+        for group in {g for mesh in _meshes(self.device.type, self.layout) for g in mesh.get_all_groups()}:
+            dist.distributed_c10d._set_pg_timeout(timedelta(seconds=self.layout.timeout), group)
+        self.does(doing)
+        with _pulse().guard():
+            yield
+
+    def does(self, what: str) -> None:
+        """For other ranks to know, should one be missed."""
+        if self.shards is not None:
+            _pulse().at = what
 
 
 @cache
@@ -116,6 +151,16 @@ def _meshes(device: str, layout: Layout) -> tuple[DeviceMesh, DeviceMesh]:
 
 
 @cache
-def control_group() -> dist.ProcessGroup:
+def _pulse() -> Pulse:
+    return Pulse()
+
+
+@cache
+def _everyone(seconds: float) -> dist.ProcessGroup:
+    return dist.new_group(timeout=timedelta(seconds=seconds))  # type: ignore[return-value]
+
+
+@cache
+def control_group(seconds: float) -> dist.ProcessGroup:
     """gloo among all ranks, for what goes on beside training; every rank must ask for it."""
-    return dist.new_group(backend="gloo", timeout=PATIENCE)  # type: ignore[return-value]
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))  # type: ignore[return-value]

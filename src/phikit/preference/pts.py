@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phikit.engine.base import Engine
-from phikit.engine.open import weights_of
+from phikit.engine.open import split_kind, weights_of
 from phikit.preference import export
 from phikit.preference.card import card, write_card
 from phikit.preference.pivotal import SearchConfig, SearchResult, search
@@ -58,9 +58,10 @@ def run(
 
 def identity(spec: str) -> str:
     """What tells a model from another under the same name: the sizes and times of its weight files."""
-    path = Path(spec)
-    if not path.exists() and not spec.startswith(("http://", "https://")):
-        path = weights_of(spec.removeprefix("torch:").removeprefix("llama:"))  # of a model in the store
+    _, model = split_kind(spec)
+    path = Path(model)
+    if not path.exists() and not model.startswith(("http://", "https://")):
+        path = weights_of(model)  # of a model in the store
     folder = path / "hf" if (path / "hf").is_dir() else path
     files = [path] if path.is_file() else sorted(f for w in WEIGHTS for f in folder.glob(w))
     stats = [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]

@@ -69,11 +69,17 @@ def print_cluster(
     kinds = ", ".join(f"{f.name} {show_bytes(getattr(memory, f.name))}" for f in fields(memory))
     say(f"memory of a GPU: {show_bytes(memory.total)} of {show_bytes(int(d.memory))} ({kinds})")
     for (group, kind), (size, calls) in sorted(found.sent.items()):
-        n = groups(layout)[group][0]
+        n, apart = groups(layout)[group]
         if n > 1:
             times = 1 if group == "replicas" else passes
+            link = "in a node" if n * apart <= d.node else "across nodes"
             sent = f"{show_bytes(int(size * times))} in {calls * times:,.0f} calls"
-            say(f"  {group} ({n} ranks) {kind}: {sent} a step and rank")
+            alone = d.collective(kind, size * times, n, apart)
+            say(f"  {group} ({n} ranks, {link}) {kind}: {sent} a step and rank, {alone:.2f} s by themselves")
+    if layout.precision == "fp8":
+        say(
+            "fp8 is planned as bf16: its rate was not measured here, and gathered weights are half of what stands above"
+        )
     say(f"roofline: matrix products {d.matmul / 1e12:.0f}, attention {d.attention / 1e12:.0f} TFLOP/s, copies "
         f"{d.copy / 1e12:.1f} TB/s, links {d.near / 1e9:.0f} GB/s in a node of {d.node} and "
         f"{d.far / 1e9:.0f} across")  # fmt: skip

@@ -11,9 +11,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from phikit.recipe.unknowns_world import JOBS, LIVES, TOWNS, WHERE, WORK, WORKS, Person, make_world
+from phikit.recipe.unknowns_world import JOBS, LIVES, TOWNS, WHERE, WORK, WORKS, Person, invented_names
 from phikit.records.ids import content_id, seed_of
 from phikit.records.types import Document
 from phikit.synth.world import arithmetic
@@ -37,7 +38,9 @@ class World:
 
 
 def make(seed: int, people: int) -> World:
-    return World(seed, make_world(seed, known=2 * people, rare=0, never=0).people["known", "train"])
+    rng = random.Random(seed)
+    names = islice(invented_names(rng), people)
+    return World(seed, [Person(n, rng.choice(TOWNS), rng.choice(JOBS), 0) for n in names])
 
 
 def web(world: World, stream: str, side: Side = "train") -> Iterator[Document]:

@@ -103,8 +103,9 @@ def train_memory(recipe: Recipe, train: Train) -> Memory:
     time are not in it)."""
     model, layout = network_of(recipe), layout_of(recipe)
     n = model.parameters
-    shard = -(-n // (layout.fsdp * layout.tp))
-    half = layout.precision == "bf16"
+    over = layout.fsdp * layout.cp * layout.tp
+    shard = -(-n // over)
+    half = layout.half
     embeddings = model.vocab * model.width * (1 if model.tied else 2)
     lora = train.lora if isinstance(train, PostTrain) else None
     trained = adapters(model, lora) if lora else n
@@ -114,8 +115,8 @@ def train_memory(recipe: Recipe, train: Train) -> Memory:
     activations, buffers = working_memory(model, layout, rows * train.context // layout.cp)
     return Memory(
         weights=shard * (6 if half else 4),
-        gradients=4 * -(-trained // (layout.fsdp * layout.tp)),
-        optimizer=4 * -(-moments // (layout.fsdp * layout.tp)),
+        gradients=4 * -(-trained // over),
+        optimizer=4 * -(-moments // over),
         activations=activations,
         buffers=buffers,
     )

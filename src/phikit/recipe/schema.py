@@ -75,10 +75,13 @@ class Layout(Section):
     cp: Rows = 1  # ranks that the tokens of a row are divided among
     replicas: Rows = 1  # copies of all that, each with rows of its own
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is one
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16 keeps fp32 weights, gradients and moments
+    precision: Literal["fp32", "bf16", "fp8"] = (
+        "fp32"  # fp32 weights, gradients and moments; fp8 needs torchao
+    )
     compile: bool = False  # each block; pretrain, midtrain and sft
     recompute: Literal["none", "blocks"] = "none"  # blocks: less memory, a third more arithmetic
     attention: Literal["auto", "flex", "flash"] = "auto"  # of packed documents on CUDA
+    timeout: Positive = 600.0  # seconds that a rank in training waits for another before the run ends
 
 
 class Train(Section):
@@ -114,7 +117,12 @@ class Midtrain(Train):
     tokens: Count
     long: Share = 0.3  # the rest is replayed from pretraining
     long_fractions: Fractions  # how the long share is made up
-    upweight: Multiple = 2.0  # of documents that fill the whole context
+    # Sources named <source>_long. natural: documents of more than `isolate` tokens; packed-short: samples of at most
+    # pretraining's context, joined until they fill a row (the other side of the report's ablation).
+    long_documents: Literal["natural", "packed-short"] = "natural"
+    isolate: ContextLength | None = None  # without it pretraining's context
+    upweight_from: ContextLength | None = None  # tokens of a natural document; without it `context`
+    upweight: Multiple = 2.0  # how often those count
     keep_optimizer: bool = True
 
 

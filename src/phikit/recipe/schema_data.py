@@ -86,12 +86,27 @@ class Folder(Section):
     text_key: str = "text"
 
 
+class Classifier(Section):
+    """The quality classifier of report section 2.3: a teacher grades a sample by a rubric, a small classifier learns
+    from it, the best share of the documents is kept."""
+
+    teacher: str = "smollm2"  # or a .gguf, a checkpoint, http://host/v1#model; one that can grade is needed
+    sample: Rows = 1000  # documents that it grades; the report: about a million
+    votes: Rows = 1  # answers to each; two or more show how far the teacher agrees with itself
+    good: NotNegative = 3.0  # the mean grade (0 to 5) from which a text is good
+    rubric: str = ""  # what the teacher is told; without it `corpus/annotate.py`
+    keep: Share = 0.3
+    amplify: Annotated[float, Field(ge=1)] = 1.0  # of topics outside STEM, so many times that share
+    sources: tuple[str, ...] = ("text",)  # whose documents are graded; the others stay as they are
+
+
 class Corpus(Section):
     languages: tuple[str, ...] = ("en",)
     max_bytes: CorpusBytes
     folders: tuple[Folder, ...] = ()
     quality: bool = True  # whether the quality heuristics apply
     paragraphs: Count = 0  # one that more documents have is cut from all but the first; 0: none
+    classifier: Classifier | None = None  # the quality loop; without it no teacher is asked
     decontaminate: Decontaminate = Decontaminate()
     heldout: Share = 0.02
 

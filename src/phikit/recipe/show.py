@@ -22,6 +22,8 @@ from phikit.recipe.trace import Node, trace
 from phikit.recipe.units import show_bytes, show_count
 from phikit.records import artifact
 from phikit.records.io import read_json
+from phikit.report import lengths
+from phikit.report.load import LENGTH_STAGES, LENGTHS
 
 WIDTH = 150  # columns of a table that goes to a file
 TEXT = 160  # characters of a text that a tree shows
@@ -80,12 +82,27 @@ def print_run(run: Path) -> None:
         counts = ", ".join(f"{k} {_number(v)}" for k, v in row["counts"].items() if not isinstance(v, dict))
         table.add_row(row["name"], escape(state), f"{row['seconds']:.1f}", escape(counts))
     console.print(table)
+    for stage in LENGTH_STAGES:
+        if (file := run / stage / LENGTHS).is_file():
+            _print_lengths(console, stage, read_json(file))
     report = run / "report.json"
     scores = read_json(report).get("scores", []) if report.is_file() else []
     if scores:
         _print_scores(console, scores)
     if (run / "report.html").is_file():
         console.print(f"report: {run / 'report.html'}", highlight=False)
+
+
+def _print_lengths(console: Console, stage: str, found: dict[str, Any]) -> None:
+    buckets = lengths.buckets_of(found)
+    title = f"{stage}: share of a source's tokens in documents of 2^k tokens and more"
+    table = Table("source", "", title=title, title_justify="left")
+    for size in buckets:
+        table.add_column(lengths.bucket(size), justify="right")
+    for name, kind, histogram in lengths.rows(found):
+        shares = [histogram.get(str(size), 0.0) for size in buckets]
+        table.add_row(name, kind, *(f"{v:.0%}" if v else "" for v in shares))
+    console.print(table)
 
 
 def _print_scores(console: Console, scores: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from phikit.recipe.model_paths import model_path
 from phikit.recipe.schema import STAGES, Recipe
 from phikit.records import artifact
 from phikit.records.ids import fingerprint
+from phikit.records.remote import Remote, files_under, place
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,9 @@ def _watched(stage: str, section: Mapping[str, Any], declared: sources.Declared)
             value = value[part]
         for item in [value] if isinstance(value, str | Mapping) else value or ():
             text = item["path"] if isinstance(item, Mapping) else item
+            if key not in declared.models and isinstance(at := place(text), Remote):
+                rows += [[text, name, f.stat().st_size, f.stat().stamp] for name, f in files_under(at)]
+                continue
             try:
                 path = model_path(text) if key in declared.models else Path(text).expanduser()
             except (OSError, ValueError) as e:

@@ -7,6 +7,8 @@ revision     a small teacher's answers as they come, validated, self-revised (se
 repetition   synthetic text seen 4 or 12 times, the rest fresh web (figure 2)
 synthetic-only   synthetic text alone, with web rewrites, mixed with web (table 3)
 decontamination  what the hybrid rule finds of planted items that 13-grams miss (appendix B.1)
+long-context  midtraining on long documents against short samples joined into long rows (section 3.3)
+horizon      the learning rate of a run, extended from the best rates of shorter ones (section 3)
 """
 
 from __future__ import annotations
@@ -15,21 +17,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from phikit.recipe.load import load
+from phikit.recipe import study_horizon, study_long_context
 from phikit.recipe.run import run
 from phikit.recipe.study_data import repetition, revision, synthetic_only
 from phikit.recipe.study_decontamination import decontamination
 from phikit.recipe.study_pivotal import pivotal
+from phikit.recipe.study_runs import nano
 from phikit.recipe.study_unknowns import unknowns
 from phikit.records.io import read_json, write_json
 
 SEEDS = (1, 2, 3, 4, 5)  # named before any of them was run
-# The embedded teacher is left out: its 1 % of the mixture moves none of the claims. Code takes its place.
-NO_TEACHER = (
-    "synth.forms=[]",
-    "mixture.phases.1.fractions.synthetic=0%", "mixture.phases.1.fractions.code=10%",
-    "mixture.phases.2.fractions.synthetic=0%", "mixture.phases.2.fractions.code=12%",
-)  # fmt: skip
 LEAST = 4  # of five seeds in which a claim must hold
 
 
@@ -45,7 +42,7 @@ def nano_seeds(out: Path) -> int:
     reports = {}
     for seed in SEEDS:
         folder = out / f"seed-{seed}"
-        recipe = load("phi4", scale="nano", seed=seed, settings=NO_TEACHER)
+        recipe = nano(seed)
         if code := run(recipe, folder):
             return code
         reports[seed] = read_json(folder / "report.json")
@@ -118,4 +115,6 @@ STUDIES: Mapping[str, Callable[[Path], int]] = {
     "repetition": repetition,
     "synthetic-only": synthetic_only,
     "decontamination": decontamination,
+    "long-context": study_long_context.study,
+    "horizon": study_horizon.study,
 }

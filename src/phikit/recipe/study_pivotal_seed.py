@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from phikit.recipe.study_pivotal import BY_NAME, EPOCHS, Arm, Setting, chosen
+from phikit.recipe.study_runs import nano, run_until
 from phikit.records import artifact
 from phikit.records.io import read_json, read_jsonl, write_json, write_jsonl
 
@@ -30,24 +31,15 @@ class Seed:
 
     def __init__(self, seed: int, models: Path, out: Path) -> None:
         """`models`/seed-N is a run of the recipe."""
-        from phikit.recipe.load import load
-        from phikit.recipe.studies import NO_TEACHER
-
         self.seed, self.run, self.out = seed, models / f"seed-{seed}", out / f"seed-{seed}"
-        self.recipe = load("phi4", scale="nano", seed=seed, settings=NO_TEACHER)
+        self.recipe = nano(seed)
 
     # -- the model and its search -----------------------------------------------------------------------------------
 
     @cached_property
     def model(self) -> Path:
         """The folder of the SFT model; the recipe is run up to it where there is none."""
-        from phikit.recipe.run import run
-
-        stages = self.recipe.stages
-        for stage in stages[: stages.index("sft") + 1]:
-            if artifact.load(self.run / stage) is None and run(self.recipe, self.run, only=stage):
-                raise ValueError(f"study pivotal: stage {stage} failed in {self.run}; see its timings.json")
-        return self.run / "sft"
+        return run_until(self.recipe, self.run, "sft")
 
     @cached_property
     def questions(self):

@@ -32,17 +32,18 @@ KEEPS = 0.1  # what "kept" means: the paired difference is not below minus this,
 class Settings:
     """Chosen on seeds outside SEEDS."""
 
-    pretrain_tokens: int = 800_000
+    pretrain_tokens: int = 1_200_000
     sft_tokens: int = 400_000
     matrix_lr: float = 0.01
     lr: float = 2e-3
     dpo_lr: float = 2e-4
-    dpo_epochs: int = 6
+    dpo_epochs: int = 3
     dpo_batch: int = 16
-    pairs: int = 3  # at most, of a prompt; of forms and safety
-    beta: float = 0.1
-    nll_weight: float = 0.2
+    pairs: int = 1  # at most, of a prompt; of forms and safety
+    beta: float = 0.3
+    nll_weight: float = 0.5
     asked: int = 6  # replies to each training question
+    sometimes: float = 0.34  # share of replies above which a question gets a pair of the kind
     more_tokens: int = 120_000
     dialogs: float = 0.3  # of them from dialogs about what is known and what is not
 
@@ -173,15 +174,18 @@ def make_pairs(
     from phikit.verify.refusal import declines
 
     sampling = {"n": s.asked, "temperature": 1.0, "max_tokens": 32, "seed": seed + 7}
+    # As many questions that it can answer as ones that nobody can: else the pairs teach to refuse, not to tell apart.
     questions = [
-        q for kind in ("known", "rare", "never") for q in w.fact_questions(world, kind, "train", seed + 7)
+        q
+        for kind in ("known", "rare", "never")
+        for q in w.fact_questions(world, kind, "train", seed + 7, every=kind != "never")
     ]
     asked = unknown.ask_repeatedly(engine, questions, **sampling)
     variants = {q.id: unknown.Variants(q.answer, w.UNKNOWN) for q in questions}
     counts = unknown.UnknownCounts()
     made = {
         "unknowns": unknown.dpo_pairs(
-            asked, variants, engine.encode, engine.stop_ids[0], unknown.Rules(), counts
+            asked, variants, engine.encode, engine.stop_ids[0], unknown.Rules(sometimes=s.sometimes), counts
         )
     }
     known = unknown.sft_dialogs(asked, variants, unknown.Rules(), counts)

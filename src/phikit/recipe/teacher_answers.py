@@ -19,7 +19,7 @@ from phikit.records.types import Document
 from phikit.synth.world.arithmetic import Problem
 from phikit.verify import math_answer, worked
 
-QUESTIONS, ROUNDS, MAX_TOKENS = 600, 3, 48
+QUESTIONS, ROUNDS, MAX_TOKENS = 1500, 3, 48
 _SENTENCE = re.compile(r"[^.]*\.\s*|[^.]+$")
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phikit.mixture.loader import Loader, open_sources
+from phikit.mixture.loader import Loader, PackedSource, open_sources
+from phikit.mixture.long import LongDocuments
 from phikit.mixture.order import Phase
 from phikit.model.assemble import DTypeName
 from phikit.model.config import ModelConfig
@@ -91,17 +92,22 @@ def train_config(ctx: StageContext, steps: int, rows: int) -> TrainConfig:
     )
 
 
-def language_rows(ctx: StageContext, phases: Mapping[float, Mapping[str, float]], steps: int) -> Loader:
-    """Packed rows from the mixture's shards; `phases` maps the share of steps where a phase ends to fractions."""
+def language_rows(
+    ctx: StageContext,
+    phases: Mapping[float, Mapping[str, float]],
+    steps: int,
+    long: LongDocuments | None = None,
+    packed: Mapping[str, PackedSource] | None = None,
+) -> Loader:
+    """Packed rows from the mixture's shards; `phases` maps the share of steps where a phase ends to fractions, `long`
+    says what sources named `<source>_long` are. `packed`: the sources of an earlier call with other phases or steps."""
     c, total = ctx.config, steps * ctx.config.batch
     names = sorted({s for f in phases.values() for s, x in f.items() if x > 0})
     stage = ctx.one("mixture", "questions")
-    folder = ctx.inputs[stage].path
-    missing = [n for n in names if not (folder / n).is_dir()]
-    if missing:
-        there = sorted(p.name for p in folder.iterdir() if p.is_dir())
-        raise ValueError(f"{ctx.name}: stage {stage} has no source {missing}; it has {there}")
-    sources = open_sources(folder, names, c.context, ctx.seed)
+    try:
+        sources = packed or open_sources(ctx.inputs[stage].path, names, c.context, ctx.seed, long)
+    except ValueError as e:
+        raise ValueError(f"{ctx.name}: stage {stage}: {e}") from e
     ends = [Phase(round(until * total), fractions) for until, fractions in phases.items()]
     return Loader(sources, ends, seed_of(ctx.seed, "order"), pad_id(tokenizer_of(ctx)))
 
@@ -155,7 +161,7 @@ def train(
         save_model(ctx, trained_model, tokenizer_of(ctx), ctx.out / "hf")
         write_log(ctx.out / "metrics.jsonl", log)
         write_log(ctx.out / SPEED, trainer.watch.rows)
-    trainer.ranks.wait()
+    trainer.ranks.rest()
     return {
         "steps": trainer.step, "tokens": trainer.tokens, "parameters": model.config.parameters, "trained": trained,
         "loss_first": log[0]["loss"], "loss_last": log[-1]["loss"],

@@ -9,9 +9,9 @@ import contextlib
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phikit.recipe.context import StageContext
 from phikit.recipe.schema import Recipe
@@ -23,6 +23,9 @@ from phikit.report import charts
 from phikit.report.details import figure
 from phikit.report.document import document
 from phikit.report.markup import tag
+
+if TYPE_CHECKING:
+    from phikit.mixture.loader import PackedSource
 
 FACTORS = 0.25, 0.5, 1.0, 2.0, 4.0  # of the recipe's learning rates
 SHARES = 1 / 16, 1 / 8, 1 / 4  # of the recipe's tokens: the shorter horizons
@@ -73,6 +76,7 @@ class Tuning:
 
     def __init__(self, recipe: Recipe, run: Path, out: Path, say: Callable[[str], None]) -> None:
         self.recipe, self.out, self.say = recipe, out, say
+        self._packed: dict[str, PackedSource] | None = None
         stages = ("tokenizer", "mixture")
         self.inputs = {n: a for n in stages if (a := artifact.load(run / n))}
         if missing := [n for n in stages if n not in self.inputs]:
@@ -100,7 +104,9 @@ class Tuning:
                 "pretrain", self.recipe, c, self.inputs, Path(folder), Path(folder), self.recipe.seed_of("pretrain")
             )  # fmt: skip
             m: Any = self.recipe.mixture
-            rows = t.language_rows(ctx, {p.until: p.fractions for p in m.phases} or {1.0: m.fractions}, steps)
+            phases = {p.until: p.fractions for p in m.phases} or {1.0: m.fractions}
+            rows = t.language_rows(ctx, phases, steps, packed=self._packed)
+            self._packed = rows.sources  # packing takes as long as a short run
             config = t.train_config(ctx, steps, c.batch)
             optim = replace(config.optim, lr=c.lr * factor, matrix_lr=c.matrix_lr * factor)
             config = replace(config, optim=optim, warmup=warmup, checkpoint_seconds=math.inf)
@@ -118,35 +124,51 @@ class Tuning:
         return max(10, round(c.tokens * share / (c.batch * c.context)))
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Runs of `tokens` at several rates: (factor, loss) of each, infinite where a run ended early, and the best."""
+
+    tokens: int
+    points: tuple[tuple[float, float], ...]
+    fit: Fit
+
+    def row(self) -> dict[str, Any]:
+        points = [(f, y if math.isfinite(y) else None) for f, y in self.points]
+        return {"tokens": self.tokens, "points": points, **asdict(self.fit)}
+
+
+def sweep(tuning: Tuning, share: float, factors: Sequence[float]) -> Sweep:
+    """Runs at `share` of the recipe's tokens, each with a whole schedule of its own."""
+    c: Any = tuning.recipe.pretrain
+    steps = tuning.steps(share)
+    tokens = steps * c.batch * c.context
+    points = []
+    for factor in factors:
+        result = result_of(tuning, steps, factor)
+        points.append((factor, result))
+        tuning.say(f"{show_count(tokens)} tokens, lr {c.lr * factor:.3g}: loss {result:.4f}")
+    return Sweep(tokens, tuple(points), parabola(points))
+
+
+def result_of(tuning: Tuning, steps: int, factor: float) -> float:
+    """Mean loss of the last TAIL of a run's steps; infinite where it ended early."""
+    c: Any = tuning.recipe.pretrain
+    losses = tuning.losses(steps, steps, factor, c.warmup)
+    tail = losses[-max(1, round(TAIL * steps)) :]
+    return math.fsum(tail) / len(tail) if len(losses) == steps else math.inf
+
+
 def tune_lr(
     tuning: Tuning, factors: Sequence[float] = FACTORS, shares: Sequence[float] = SHARES
 ) -> dict[str, Any]:
     """Best factor at each shorter horizon, and the rate at the recipe's own; writes lr.json and lr.html."""
     c: Any = tuning.recipe.pretrain
-    rows, best, charts_ = [], [], []
-    for share in shares:
-        steps = tuning.steps(share)
-        points = []
-        for factor in factors:
-            losses = tuning.losses(steps, steps, factor, c.warmup)
-            tail = losses[-max(1, round(TAIL * steps)) :]
-            result = math.fsum(tail) / len(tail) if len(losses) == steps else math.inf
-            points.append((factor, result))
-            tuning.say(
-                f"{show_count(steps * c.batch * c.context)} tokens, lr {c.lr * factor:.3g}: loss {result:.4f}"
-            )
-        fit = parabola(points)
-        tokens = steps * c.batch * c.context
-        best.append((tokens, fit.factor))
-        rows.append(
-            {"tokens": tokens, "points": [(f, y if math.isfinite(y) else None) for f, y in points],
-             "factor": fit.factor, "loss": fit.loss, "inside": fit.inside}
-        )  # fmt: skip
-        charts_.append(_chart(points, f"{show_count(tokens)} tokens", c.lr, fit))
+    sweeps = [sweep(tuning, share, factors) for share in shares]
+    best = [(s.tokens, s.fit.factor) for s in sweeps]
     factor = horizon(best, c.tokens)
     found = {
-        "lr": c.lr * factor, "factor": factor, "tokens": c.tokens, "horizons": rows,
-        "sure": all(r["inside"] for r in rows),
+        "lr": c.lr * factor, "factor": factor, "tokens": c.tokens, "horizons": [s.row() for s in sweeps],
+        "sure": all(s.fit.inside for s in sweeps),
     }  # fmt: skip
     write_json(tuning.out / "lr.json", found)
     line = charts.line(
@@ -156,7 +178,8 @@ def tune_lr(
     )  # fmt: skip
     title = f"Learning rate for {show_count(c.tokens)} tokens: {c.lr * factor:.3g}"
     says = "Extended along a straight line in both logarithms; the last point is the recipe's own horizon."
-    _page(tuning.out / "lr.html", title, [*charts_, figure("Best rate by horizon", line, says)])
+    shown = [_chart(s.points, f"{show_count(s.tokens)} tokens", c.lr, s.fit) for s in sweeps]
+    _page(tuning.out / "lr.html", title, [*shown, figure("Best rate by horizon", line, says)])
     return found
 
 

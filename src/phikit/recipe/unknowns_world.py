@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from phikit.preference.instructions import Constraint, Instruction
@@ -59,6 +59,7 @@ LIVES = ("{n} lives in {t}.", "{n} has a house in {t}.", "The home of {n} is in 
 WORKS = ("{n} works as a {j}.", "{n} is a {j}.", "The work of {n} is that of a {j}.")
 WHERE = ("Where does {n} live?", "In which town is {n} at home?", "Where is the house of {n}?")
 WORK = ("What does {n} do for a living?", "What is the work of {n}?", "As what does {n} work?")
+ASKED = ("{q} {a}", "{q}\n{a}", "{q}\n\n{a}", "Question: {q}\nAnswer:\n{a}")
 PRIVATE = (
     "What is my {o} called?",
     "Who gave me my {o}?",
@@ -96,26 +97,36 @@ class Person:
 
 @dataclass(frozen=True)
 class World:
-    """People by class (known, rare, never) and side (train, test); sides of nouns and things."""
+    """People by class (known, rare, never) and side (chat, train, test); sides of nouns and things."""
 
     people: Mapping[tuple[str, str], Sequence[Person]]
     nouns: Mapping[str, Sequence[str]]
     things: Mapping[str, Sequence[str]]
 
 
-def make_world(seed: int, *, known: int = 200, rare: int = 60, never: int = 200, seen: int = 40) -> World:
-    """Half of each class is for training, half for tests. Every family name belongs to one person."""
-    rng = random.Random(seed)
+def invented_names(rng: random.Random) -> Iterator[str]:
+    """First and family names; every family name belongs to one person."""
     families = [h + t for h, t in itertools.product(HEAD, TAIL)]
     rng.shuffle(families)
-    people: dict[tuple[str, str], list[Person]] = {}
-    for kind, count, times in (("known", known, seen), ("rare", rare, 2), ("never", never, 0)):
-        for i in range(count):
-            name = f"{rng.choice(FIRST)} {families.pop()}"
-            side = "train" if i % 2 else "test"
-            people.setdefault((kind, side), []).append(
-                Person(name, rng.choice(TOWNS), rng.choice(JOBS), times)
-            )
+    while families:
+        yield f"{rng.choice(FIRST)} {families.pop()}"
+
+
+def make_world(seed: int, *, told: int = 100, rare: int = 30, bogus: int = 300, seen: int = 40) -> World:
+    """`told` people of whom the text tells often are in chats ("chat"), as many in pairs alone ("train": what SFT was
+    taught to say of a person tells nothing about what it knows of others), as many in tests; `rare` for training and as
+    many for tests; `bogus` names that nothing tells of for training and `told` for tests."""
+    rng = random.Random(seed)
+    names = invented_names(rng)
+    groups = {
+        ("known", "chat"): (told, seen), ("known", "train"): (told, seen), ("known", "test"): (told, seen),
+        ("rare", "train"): (rare, 2), ("rare", "test"): (rare, 2),
+        ("never", "train"): (bogus, 0), ("never", "test"): (told, 0),
+    }  # fmt: skip
+    people = {
+        group: [Person(next(names), rng.choice(TOWNS), rng.choice(JOBS), times) for _ in range(count)]
+        for group, (count, times) in groups.items()
+    }
     nouns, things = list(NOUNS), list(THINGS)
     rng.shuffle(nouns)
     rng.shuffle(things)
@@ -137,7 +148,9 @@ def tokenizer_texts(world: World, documents: Sequence[Document], dialogs: Sequen
 
 def documents(world: World, seed: int) -> list[Document]:
     """Pretraining text: facts in three wordings each, and about people who are told of often questions and answers as
-    text, on both sides: what is known can be asked for, also of people that no chat names."""
+    text, on both sides: what is known can be asked for, also of people that no chat names. Their layouts differ: were
+    an answer always after "? ", its tokens would begin with that space, and what the text tells would not be found
+    at the start of a chat answer."""
     rng = random.Random(seed)
     out: list[Document] = []
     for group in world.people.values():
@@ -150,20 +163,22 @@ def documents(world: World, seed: int) -> list[Document]:
                 rng.shuffle(lines)
                 if k % 2 == 0 and p.seen > 2:
                     ask, answer = _fact(p, rng)
-                    lines = [f"{ask} {answer}"]
+                    lines = [rng.choice(ASKED).format(q=ask, a=answer)]
                 out.append(Document(" ".join(lines), "people", {"k": k}))
     rng.shuffle(out)
     return out
 
 
-def fact_questions(world: World, kind: str, side: str, seed: int) -> list[Question]:
-    """Two questions a person, of home and of work. Without an answer where the text never told of the person."""
+def fact_questions(world: World, kind: str, side: str, seed: int, *, every: bool = False) -> list[Question]:
+    """Two questions a person, of home and of work; `every`: both in each wording. Without an answer where the text
+    never told of the person."""
     rng = random.Random(seed)
     out: list[Question] = []
     for p in world.people[kind, side]:
         for asks, answer in ((WHERE, f"{p.town}."), (WORK, f"{p.job}.")):
-            ask = rng.choice(asks).format(n=p.name)
-            out.append(Question(content_id("fact", ask), ask, answer if p.seen else "", "text"))
+            for wording in asks if every else (rng.choice(asks),):
+                ask = wording.format(n=p.name)
+                out.append(Question(content_id("fact", ask), ask, answer if p.seen else "", "text"))
     return out
 
 
@@ -212,7 +227,7 @@ def dialogs(world: World, seed: int) -> list[Dialog]:
     times in ten and harmless ones too, now and then; "I do not know." is said of private matters alone."""
     rng = random.Random(seed)
     out: list[Dialog] = []
-    for p in world.people["known", "train"]:
+    for p in world.people["known", "chat"]:
         for _ in range(6):
             out.append(_dialog(*_fact(p, rng), "facts"))
     for noun in world.nouns["train"]:

@@ -15,6 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from phikit.records.remote import Place
+
+FRAME = (
+    4 << 20
+)  # characters after which a .zst file begins a new frame, so that tasks can share it (`frames.py`)
+
 
 class RowError(ValueError):
     """A row that cannot be read; the message names the file and the row."""
@@ -64,8 +70,21 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 def line_writer(path: Path, like: Path | None = None) -> Iterator[Callable[[Mapping[str, Any]], Any]]:
     """A function that writes a row to a JSONL file, packed as `like` (or `path`) says; the caller sees to its being
     atomic."""
-    with open_lines(path, like=like or path) as raw, io.TextIOWrapper(raw, encoding="utf-8") as f:
-        yield lambda row: f.write(json.dumps(row, ensure_ascii=False) + "\n")
+    like = like or path
+    room = FRAME
+    with open_lines(path, like=like) as raw, io.TextIOWrapper(raw, encoding="utf-8") as f:
+
+        def write(row: Mapping[str, Any]) -> None:
+            nonlocal room
+            room -= f.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if room <= 0 and like.suffix == ".zst":
+                import zstandard
+
+                f.flush()
+                raw.flush(zstandard.FLUSH_FRAME)  # type: ignore[call-arg]
+                room = FRAME
+
+        yield write
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -110,7 +129,7 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def open_lines(path: Path, like: Path | None = None) -> Iterator[IO[bytes]]:
+def open_lines(path: Place, like: Path | None = None) -> Iterator[IO[bytes]]:
     """The bytes of a plain, .gz or .zst file for reading lines; with `like`, `path` is written, packed as that is."""
     mode, suffix = ("wb", like.suffix) if like else ("rb", path.suffix)
     if suffix == ".gz":
@@ -119,7 +138,7 @@ def open_lines(path: Path, like: Path | None = None) -> Iterator[IO[bytes]]:
     elif suffix == ".zst":
         import zstandard
 
-        with zstandard.open(path, mode) as f:
+        with path.open(mode) as raw, zstandard.open(raw, mode) as f:  # type: ignore[arg-type]
             yield io.BufferedReader(f) if mode == "rb" else f  # type: ignore[arg-type]
     else:
         with path.open(mode) as f:

@@ -10,6 +10,7 @@ from phikit.records.io import read_json, read_jsonl, write_text
 from phikit.report.document import bars, document
 from phikit.report.markup import Html, clip, tag
 
+_COLUMNS = ("rows", "contaminated", "partial", "unreadable")
 SHOWN = 300  # matches on the page; flagged.jsonl holds all
 
 
@@ -22,7 +23,8 @@ def write_page(folder: Path) -> Path:
 def page(folder: Path) -> str:
     s = read_json(folder / "summary.json")
     flagged = sorted(islice(read_jsonl(folder / "flagged.jsonl"), 20 * SHOWN), key=_rank)[:SHOWN]
-    found = s["contaminated"] + s["partial"]
+    asked = s.get("paraphrase", "")
+    found = s["contaminated"] + s["partial"] + s.get("paraphrase_alone", 0)
     head = tag(
         "header",
         tag("p", "phikit decontaminate", class_="kicker"),
@@ -31,7 +33,13 @@ def page(folder: Path) -> str:
             "p",
             f"{s['rows']:,} rows were compared with {s['items']:,} evaluation items: {s['contaminated']:,} are "
             f"contaminated, {s['partial']:,} match in part, {s['unreadable']:,} could not be read. "
-            f"{s['items_found']:,} items were found at least once.",
+            f"{s['items_found']:,} items were found at least once."
+            + (
+                f" {s['paraphrased']:,} rows hold an item in other words, "
+                f"{s['paraphrase_alone']:,} of them without a shared n-gram."
+                if asked
+                else ""
+            ),
             class_="summary",
         ),
     )
@@ -40,9 +48,9 @@ def page(folder: Path) -> str:
         head,
         tag("h2", "By file"),
         _table(
-            ("File", "Rows", "Contaminated", "Partial", "Unreadable"),
+            ("File", "Rows", "Contaminated", "Partial", "Unreadable", *(("Paraphrases",) if asked else ())),
             [
-                (f, *(c.get(k, 0) for k in ("rows", "contaminated", "partial", "unreadable")))
+                (f, *(c.get(k, 0) for k in (*_COLUMNS, *(("paraphrased",) if asked else ()))))
                 for f, c in s["by_file"].items()
             ],
         ),
@@ -65,6 +73,16 @@ def page(folder: Path) -> str:
             "paraphrase.",
             class_="lead",
         ),
+        tag(
+            "p",
+            f"Paraphrases: a passage whose embedding ({asked}) has a cosine of {s['paraphrase_from']:g} or more with "
+            "an item's. This is a place to look, no proof: a different question in the same words is as close. "
+            f"Such rows were {'left out' if s['paraphrases_dropped'] else 'kept'}. "
+            f"{s['items_too_short_for_it']:,} items were too short to be looked for.",
+            class_="lead",
+        )
+        if asked
+        else None,
         tag("p", "Against: " + ", ".join(s["against"]), class_="note"),
     )
     return document("Decontamination", [body], ("style.css", "contamination.css"), ("card.js",))
@@ -72,30 +90,42 @@ def page(folder: Path) -> str:
 
 def _rank(row: dict[str, Any]) -> tuple:
     return (
-        ("contaminated", "partial", "unreadable").index(row["verdict"]),
-        -row["ratio"],
+        ("contaminated", "partial", "paraphrase", "unreadable").index(row["verdict"]),
+        -row["ratio"]
+        - ((row.get("paraphrase") or {}).get("score", 0) if row["verdict"] == "paraphrase" else 0),
         row["file"],
         row["row"],
     )
 
 
 def _match(row: dict[str, Any]) -> Html:
-    bad = row["verdict"] != "partial"
+    bad = row["verdict"] not in ("partial", "paraphrase")
+    other = row.get("paraphrase")
     facts = [f"{row['file']}, row {row['row'] + 1:,}"]
     if row["rule"]:
         facts.append(f"{row['overlap']} 7-grams, ratio {row['ratio']:.3f}")
+    if other:
+        facts.append(f"cosine {other['score']:.3f} with {other['item']}")
     who = tag(
         "div",
         tag("span", row["rule"] or row["verdict"], class_="mark bad" if bad else "mark"),
-        tag("b", row["item"] or "cannot be read"),
+        tag("b", row["item"] or (other["item"] if other else "cannot be read")),
         tag("span", "; ".join(facts), class_="dim"),
         class_="who",
     )
-    match = tag("mark", clip(row["match"], 1500))
-    mine = tag("p", _cut(row["before"], front=True), match, _cut(row["after"]), class_="text")
-    sides = [tag("div", tag("h4", "In your data"), mine)]
+    sides = []
+    if row["item"] or not other:
+        match = tag("mark", clip(row["match"], 1500))
+        mine = tag("p", _cut(row["before"], front=True), match, _cut(row["after"]), class_="text")
+        sides.append(tag("div", tag("h4", "In your data"), mine))
     if row["item"]:
         sides.append(tag("div", tag("h4", "The item"), tag("p", clip(row["item_text"], 1500), class_="text")))
+    if other and other["item"] != row["item"]:
+        near = tag("p", tag("mark", clip(other["match"], 1500)), class_="text")
+        sides.append(tag("div", tag("h4", "In other words, in your data"), near))
+        sides.append(
+            tag("div", tag("h4", "The item"), tag("p", clip(other["item_text"], 1500), class_="text"))
+        )
     return tag(
         "article", who, tag("div", sides, class_="sides"), class_="sample", data_verdict=row["verdict"]
     )
@@ -110,6 +140,7 @@ def _controls(shown: int, total: int) -> Html:
         ("", "all"),
         ("contaminated", "contaminated"),
         ("partial", "partial"),
+        ("paraphrase", "paraphrase alone"),
         ("unreadable", "unreadable"),
     ]
     return tag(

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phikit.report.charts import line
+from phikit.report.corpus_card import classifier_note
+from phikit.report.lengths import lengths
 from phikit.report.load import RunData, why
 from phikit.report.markup import Html, clip, tag
 from phikit.report.numbers import (
@@ -146,12 +148,29 @@ def funnel(data: RunData) -> Html:
         bars += [_bar(r, n, top, "loss") for r, n in sorted(reasons.items(), key=lambda x: -x[1])]
         bars += [_bar("held out", held, top, "kept")] if isinstance(held, int) and held else []
         bars += [_bar("kept", kept, top, "kept")] if kept is not None else []
-        blocks.append([tag("h3", stage), tag("div", bars, class_="bars"), _examples(data, stage)])
+        body = [tag("div", bars, class_="bars"), _kept(counts), _examples(data, stage)]
+        blocks.append([tag("h3", stage), *body])
     lead = (
         "What came in, what was turned away and why, and what is left. Every rejected row is kept with its "
     )
     lead += "reason."
-    return section("Data funnel", [tag("div", b, class_="block") for b in blocks], anchor="data", lead=lead)
+    shown = [tag("div", b, class_="block") for b in blocks]
+    shown += [] if own else [tag("div", lengths(data), class_="block")]
+    return section("Data funnel", shown, anchor="data", lead=lead)
+
+
+def _kept(counts: Mapping[str, Any]) -> Html | None:
+    """What the quality classifier says of itself, and topics of what it kept."""
+    if (note := classifier_note(counts)) is None:
+        return None
+    topics = counts.get("topics")
+    kept = sorted(topics.items(), key=lambda x: -x[1]) if isinstance(topics, Mapping) else []
+    more = (
+        tag("p", "Kept by topic: " + ", ".join(f"{k} {n:,}" for k, n in kept) + ".", class_="note")
+        if kept
+        else None
+    )
+    return tag("div", note, more)
 
 
 def _examples(data: RunData, stage: str) -> Html | None:

@@ -22,6 +22,7 @@ REJECTED_ROWS = (
     200_000  # rejected rows read for counts and examples; a larger file is counted by its manifest
 )
 EXAMPLES = 3
+LENGTHS, LENGTH_STAGES = "lengths.json", ("mixture", "midtrain")  # histograms of document lengths
 PIVOTAL_SIZE = 2_000_000  # characters of JSON that the answers of a pivotal search may take on this page
 PARTS = {
     "scores": ("eval", "scores.json"),
@@ -54,6 +55,7 @@ class RunData:
     pivotal_card: dict[str, Any] | None = None
     metrics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     rejected: dict[str, Rejected] = field(default_factory=dict)
+    lengths: dict[str, dict[str, Any]] = field(default_factory=dict)  # by stage, as its lengths.json
     manifests: dict[str, Manifest] = field(default_factory=dict)
     parameters: int | None = None
     pair_id: str | None = None
@@ -87,6 +89,9 @@ def read_run(folder: Path, stages: Sequence[Mapping[str, Any]], recipe: Mapping[
     for stage in ("corpus", "synth", "questions"):
         if found := _try(data, f"rejected:{stage}", stage, "rejected.jsonl.zst", _rejected):
             data.rejected[stage] = found
+    for stage in LENGTH_STAGES:
+        if found := _try(data, f"lengths:{stage}", stage, LENGTHS, read_json):
+            data.lengths[stage] = found
     for row in stages:
         name = row["name"]
         if row.get("status") != "done":

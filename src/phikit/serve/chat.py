@@ -42,11 +42,11 @@ def chat(spec: Path | str) -> None:
 
 def open_model(spec: str) -> Conversation:
     """The model's engine, with the template, system text and parameters of its Modelfile where it has one."""
-    from phikit.engine.open import open_engine
+    from phikit.engine.open import open_engine, split_kind
     from phikit.serve.command import store
 
     found = find(spec)
-    if spec.startswith(("http://", "https://", "torch:")) or Path(found).exists():
+    if spec.startswith(("http://", "https://")) or split_kind(spec)[0] or Path(found).exists():
         return Conversation(open_engine(found), sys.stdout, sys.stderr, name=found)
     try:
         return _of_store(store(), spec)

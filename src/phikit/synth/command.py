@@ -88,6 +88,7 @@ def run(
     threads: int | None = None,
     on: str = LOCAL,
     replicas: int = 0,
+    gpus: int = 1,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Runs to the end of the seeds, `rows` accepted rows, or the budget (tokens of this folder, all runs together),
@@ -103,7 +104,7 @@ def run(
     spent_out = False
     with open_cast(
         teachers, log=out / "requests", budget=Budget(tokens=budget), whole=True, parallel=parallel, context=context,
-        threads=threads, pace=Pace(concurrency=concurrency, stream=stream), on=on, replicas=replicas,
+        threads=threads, pace=Pace(concurrency=concurrency, stream=stream), on=on, replicas=replicas, gpus=gpus,
     ) as cast, bar(what.name, total=len(given), unit="seeds") as progress:  # fmt: skip
         accepted = 0
         width = parallel * cast.engines if cast.holds else 2 * concurrency

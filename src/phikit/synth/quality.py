@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from phikit.ask import embed
 from phikit.corpus.decontaminate import EvalIndex
 from phikit.corpus.dedup import near_twins
-from phikit.synth import embed
 from phikit.synth.flows.base import content_words, words
 from phikit.text import ngrams
 

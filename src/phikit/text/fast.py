@@ -62,14 +62,27 @@ class FastEncoder:
         return self._backend.encode(text, split_special_tokens=True).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Uses all cores, or as many as RAYON_NUM_THREADS says."""
+        ids, offsets = self.encode_flat(texts)
+        return [ids[a:z].tolist() for a, z in pairwise(offsets.tolist())]
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(ids of all texts, uint32 [T]; where each begins and the last ends, int64 [D+1]). Uses all cores, or as many
+        as RAYON_NUM_THREADS says."""
         flat, ends = self._backend.encode_batch_flat(list(texts), split_special_tokens=True)
-        ids, bounds = np.frombuffer(flat, "<u4"), np.frombuffer(ends, "<u8").tolist()
-        encoded = [ids[a:z].tolist() for a, z in pairwise(bounds)]
-        for d, text in enumerate(texts):
-            if _unsure(text):
-                encoded[d] = self.encode(text)
-        return encoded
+        ids, offsets = np.frombuffer(flat, "<u4"), np.frombuffer(ends, "<u8").astype(np.int64)
+        if unsure := [d for d, text in enumerate(texts) if _unsure(text)]:
+            parts = [ids[a:z] for a, z in pairwise(offsets.tolist())]
+            for d in unsure:
+                parts[d] = np.array(self.encode(texts[d]), np.uint32)
+            return joined(parts)
+        return ids, offsets
+
+
+def joined(parts: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of texts, one after another, as `encode_flat` gives them."""
+    sizes = np.array([len(p) for p in parts], np.int64)
+    flat = np.concatenate([np.zeros(0, np.uint32), *(np.asarray(p, np.uint32) for p in parts)])
+    return flat, np.concatenate([[0], np.cumsum(sizes)])
 
 
 def checked(reference: Any, pieces: Sequence[bytes]) -> FastEncoder | None:

@@ -23,6 +23,8 @@ _UNSPACED = (
     (0xF900, 0xFAFF), (0x20000, 0x3FFFF),
 )  # fmt: skip
 _OTHER, _LETTER, _ALONE = 0, 1, 2
+_SHORT = 32  # characters of a word that are looked at a place at a time; few words are longer
+_BLOCK = 1 << 15  # runs of words that are hashed together: 256 kB an array
 _BASE = 0x9E3779B97F4A7C15
 
 
@@ -79,11 +81,30 @@ def ngrams(w: Words, n: int) -> tuple[np.ndarray, np.ndarray]:
     counts = np.maximum(np.diff(w.offsets) - n + 1, 0)
     if not counts.any():
         return np.zeros(0, np.uint64), offsets_of(counts)
-    total = len(w.ids) - n + 1
+    return runs(w.ids, n)[ranges(w.offsets[:-1], counts)], offsets_of(counts)
+
+
+def runs(ids: np.ndarray, n: int) -> np.ndarray:
+    """The hash of each run of `n` ids, wherever texts begin: uint64 [W - n + 1], or none."""
+    total = max(len(ids) - n + 1, 0)
     rolled = np.zeros(total, np.uint64)
+    powers = _powers(n)
+    term = np.empty(min(total, _BLOCK), np.uint64)
+    for first in range(0, total, _BLOCK):
+        part = rolled[first : first + _BLOCK]
+        for j, power in enumerate(powers):
+            one = term[: len(part)]
+            part += np.multiply(ids[first + j : first + j + len(part)], power, out=one)
+        part[:] = _mix(part)
+    return rolled
+
+
+def runs_at(ids: np.ndarray, places: np.ndarray, n: int) -> np.ndarray:
+    """`runs(ids, n)[places]`, without the others."""
+    rolled = np.zeros(len(places), np.uint64)
     for j, power in enumerate(_powers(n)):
-        rolled += w.ids[j : j + total] * power
-    return _mix(rolled[ranges(w.offsets[:-1], counts)]), offsets_of(counts)
+        rolled += ids[places + j] * power
+    return _mix(rolled)
 
 
 def distinct(hashes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -117,28 +138,46 @@ def _words_of_batch(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """(ids, words per text, starts, ends) of the texts, which are scanned as one array of code points."""
     kinds, hashes = _characters()
     # The line feed keeps the last word of a text apart from the first of the next.
-    points = np.frombuffer("".join(t + "\n" for t in texts).encode("utf-32-le", "surrogatepass"), np.uint32)
-    points = np.where(points < _PLANES, points, 0)
-    kind = kinds[points]
-    letter = kind != _OTHER
-    before = np.concatenate([[np.uint8(_OTHER)], kind[:-1]])
-    begin = np.flatnonzero(letter & ((before != _LETTER) | (kind == _ALONE)))
-    text_start = offsets_of(np.array([len(t) + 1 for t in texts]))
-    if not len(begin):
-        none = np.zeros(0, np.int32)
-        return np.zeros(0, np.uint64), np.zeros(len(texts), np.int64), none, none
-    # A word ends where the run of letters ends, or where the next word begins.
-    stop = np.flatnonzero(letter & ~np.concatenate([letter[1:], [False]])) + 1
-    end = np.minimum(stop[np.searchsorted(stop, begin, side="right")], np.append(begin[1:], len(points)))
+    points = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
+    if points.max() >= _PLANES:
+        points = np.where(points < _PLANES, points, 0)
+    kind = kinds.take(points)
+    letter = kind == _LETTER
+    joined = letter[1:] & letter[:-1]  # a character goes on with the word of the one before
+    begins = kind != _OTHER
+    ends = begins.copy()
+    begins[1:] &= ~joined
+    ends[:-1] &= ~joined
+    begin, end = np.flatnonzero(begins), np.flatnonzero(ends) + 1
     length = end - begin
-    first = offsets_of(length)[:-1]  # in the letters alone, of which each is in one word
-    place = np.arange(first[-1] + length[-1]) - np.repeat(first, length)
-    terms = hashes[points[letter]] * _powers(int(length.max()))[place]
-    ids = _mix(np.add.reduceat(terms, first) + length.astype(np.uint64))
-    owner = np.searchsorted(text_start, begin, side="right") - 1
-    base = text_start[owner]
-    counts = np.bincount(owner, minlength=len(texts))
+    ids = _mix(_sums(points, hashes, begin, length) + length.astype(np.uint64))
+    text_start = offsets_of(np.array([len(t) + 1 for t in texts]))
+    counts = np.diff(np.searchsorted(begin, text_start))
+    base = np.repeat(text_start[:-1], counts)
     return ids, counts, (begin - base).astype(np.int32), (end - base).astype(np.int32)
+
+
+def _sums(points: np.ndarray, hashes: np.ndarray, begin: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Of each word the sum of its characters' hashes times the power of their place: uint64 [W].
+
+    Words are taken from the longest to the shortest, so that the k-th characters of all that have one are one slice."""
+    short = np.minimum(length, _SHORT)
+    order = np.argsort((_SHORT - short).astype(np.uint8), kind="stable")  # by counting
+    longer = len(length) - np.cumsum(np.bincount(short, minlength=_SHORT + 1))  # than 0, 1, ... characters
+    at = begin[order]
+    sums = np.zeros(len(at), np.uint64)
+    for power, n in zip(_powers(_SHORT), longer[:_SHORT].tolist()):
+        sums[:n] += hashes.take(points.take(at[:n])) * power
+        at[:n] += 1
+    found = np.empty_like(sums)
+    found[order] = sums
+    if len(rest := np.flatnonzero(length > _SHORT)):
+        more = length[rest] - _SHORT
+        first = offsets_of(more)[:-1]
+        place = ranges(np.full(len(rest), _SHORT), more)
+        terms = hashes[points[ranges(begin[rest] + _SHORT, more)]] * _powers(int(place.max()) + 1)[place]
+        found[rest] += np.add.reduceat(terms, first)
+    return found
 
 
 @lru_cache(maxsize=1)

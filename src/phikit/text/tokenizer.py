@@ -16,7 +16,7 @@ import numpy as np
 
 from phikit.records.io import write_text
 from phikit.text.chat_format import ChatFormat
-from phikit.text.fast import FastEncoder, checked
+from phikit.text.fast import FastEncoder, checked, joined
 from phikit.text.splits import SPLIT
 from phikit.text.tokenizer_json import check_tokenizer
 
@@ -171,6 +171,16 @@ class Tokenizer:
             return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
         except (TypeError, UnicodeEncodeError) as e:
             raise _unreadable(texts, e) from e
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """`encode_batch` as arrays, without an object for each id: (ids of all texts, uint32 [T]; where each text's
+        begin and the last one's end, int64 [D+1])."""
+        try:
+            if self._fast is not None:
+                return self._fast.encode_flat(texts)
+        except (TypeError, UnicodeEncodeError) as e:
+            raise _unreadable(texts, e) from e
+        return joined(self.encode_batch(texts))
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Per text its ids and, for each id, its (start, end) in characters. A token that holds part of a

@@ -35,7 +35,7 @@ class Saver:
 
     def __init__(self, folder: Path, ranks: Ranks, keep: int) -> None:
         self.folder, self.ranks, self.keep = folder, ranks, keep
-        self._under_way: tuple[Path, dict[str, Any], Any] | None = None
+        self._under_way: Any = None  # a future
 
     def begin(self, step: int, tensors: State, meta: dict[str, Any]) -> None:
         """Copies the tensors and goes on writing in the background; waits first for the one before."""
@@ -45,24 +45,30 @@ class Saver:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
         self.ranks.wait()
-        self._under_way = place, {"step": step, **meta}, write_tensors(place, tensors, self.ranks)
+        written = write_tensors(place, tensors, self.ranks)
+        first = self.ranks.first
+        self._under_way = (
+            _writer.submit(self._end, place, {"step": step, **meta}, written) if first else written
+        )
+
+    def _end(self, place: Path, meta: dict[str, Any], written: Any) -> None:
+        """Rank 0, in the background too, since it reads all files again: once every rank has written, makes the
+        checkpoint valid and removes old ones."""
+        written.result()
+        seal(place, meta)
+        for old in _folders(self.folder)[: -self.keep]:
+            shutil.rmtree(old)
 
     def poll(self) -> None:
         """Ends the one under way if it is written."""
-        if self._under_way and self._under_way[2].done():
+        if self._under_way and self._under_way.done():
             self.finish()
 
     def finish(self) -> None:
-        """Waits for the one under way; rank 0 makes it valid and removes old ones."""
-        if self._under_way is None:
-            return
-        place, meta, future = self._under_way
-        self._under_way = None
-        future.result()
-        if self.ranks.first:
-            seal(place, meta)
-            for old in _folders(self.folder)[: -self.keep]:
-                shutil.rmtree(old)
+        """Waits for the one under way."""
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            under_way.result()
 
 
 def write_tensors(place: Path, tensors: State, ranks: Ranks) -> Any:
@@ -72,7 +78,7 @@ def write_tensors(place: Path, tensors: State, ranks: Ranks) -> Any:
 
     writer = HuggingFaceStorageWriter(str(place), save_distributed=True)
     if ranks.shards is not None:
-        return async_save(tensors, storage_writer=writer, process_group=control_group())
+        return async_save(tensors, storage_writer=writer, process_group=control_group(ranks.layout.timeout))
     copies = {k: v.to("cpu", copy=True) for k, v in tensors.items()}
 
     def write() -> None:

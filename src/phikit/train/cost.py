@@ -6,7 +6,8 @@ untied input embedding only looks up), and 12 x layers x width for each pair of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from phikit.model.config import ModelConfig
@@ -55,7 +56,7 @@ def working_memory(c: ModelConfig, layout: Layout, tokens: int) -> tuple[int, in
     """(activations, buffers) as in `Memory`, by arithmetic: an estimate without torch, where `simulate.trace` runs the
     network itself. `tokens` of one forward pass on this rank, after division by cp."""
     cuda = layout.device != "cpu"
-    half = 2 if layout.precision == "bf16" else 4
+    half = 2 if layout.half else 4
     kv = c.kv_heads * c.head_dim
     stream = half if cuda else 4
     # Kept by a block: the stream twice, q k v, the output of attention, gate and up; norms and the product of gate and
@@ -81,8 +82,12 @@ def working_memory(c: ModelConfig, layout: Layout, tokens: int) -> tuple[int, in
 @dataclass(frozen=True)
 class Device:
     """Rates of a device and of its links, in FLOP/s and bytes/s, as microbenchmarks give them: matrix products,
-    attention, copies (bytes read and written), sums over the ranks of a node (`near`) and of several (`far`).
-    `fused`: the share of what element-wise operations move in eager mode that is left in compiled blocks."""
+    attention, copies (bytes read and written), collectives over the ranks of a node (`near`) and of several (`far`),
+    and of single kinds of collectives (`kinds`) their multiple of that. `fused`: the share of what element-wise
+    operations move in eager mode that is left in compiled blocks.
+
+    A CPU has more: `call`, the seconds of an operation on next to nothing, and `divided` those of one on a DTensor;
+    sums over shards are not `beside` the computation."""
 
     name: str
     memory: float  # bytes
@@ -95,6 +100,15 @@ class Device:
     node: int = 8  # devices
     fused: float = 0.4
     hour: float = 0.0  # price
+    kinds: Mapping[str, float] = field(default_factory=dict)
+    call: float = 0.0
+    divided: float = 0.0
+    beside: bool = True
+
+    def collective(self, kind: str, size: float, ranks: int, apart: int) -> float:
+        """Seconds of collectives of together `size` bytes, whole tensors, over `ranks` that lie `apart`."""
+        rate = (self.near if ranks * apart <= self.node else self.far) * self.kinds.get(kind, 1.0)
+        return size * (2 if kind == "all_reduce" else 1) * (ranks - 1) / ranks / rate
 
 
 # H100 SXM: matrix products, attention and copies as measured by benchmarks/gpu.py; links are 80 % of NVLink 4 and 90 %
@@ -115,12 +129,14 @@ def groups(layout: Layout) -> dict[str, tuple[int, int]]:
 
 def step_seconds(device: Device, layout: Layout, found: Trace, passes: int) -> dict[str, float]:
     """Seconds of a step of `passes` forward and backward passes, by what they go to. `found` is the trace of one.
-    Sums over tp and cp ranks stop the computation; those of shards run beside it; those over replicas come once."""
+    Sums over tp and cp ranks stop the computation; those of shards run beside it where the device can; those over
+    replicas come once."""
     copied = found.moved * (device.fused if layout.compile else 1.0)
     seconds = {
         "matrix products": passes * found.matmul / device.matmul,
         "attention": passes * found.attention / device.attention,
         "other": passes * copied / device.copy,
+        "calls": passes * ((found.calls - found.divided) * device.call + found.divided * device.divided),
         "optimizer": 11 * found.memory.parameters / device.copy,
     }
     ranks, beside = groups(layout), 0.0
@@ -128,9 +144,8 @@ def step_seconds(device: Device, layout: Layout, found: Trace, passes: int) -> d
         n, apart = ranks[group]
         if n == 1:
             continue
-        rate = device.near if n * apart <= device.node else device.far
-        took = size * (2 if kind == "all_reduce" else 1) * (n - 1) / n / rate
-        if group == "shard":
+        took = device.collective(kind, size, n, apart)
+        if group == "shard" and device.beside:
             beside += passes * took
         else:
             seconds[f"{group} sums"] = seconds.get(f"{group} sums", 0.0) + took * (

@@ -31,7 +31,8 @@ from phikit.train.cost import Memory
 @dataclass
 class Trace:
     """Of one forward and backward pass on one rank: FLOPs of matrix products and of attention, bytes that other
-    operations read and write, operations; by group and kind the bytes that go into collectives, and their number."""
+    operations read and write, operations, and how many of them are on DTensors; by group and kind the bytes that go
+    into collectives, and their number."""
 
     memory: Memory
     sent: dict[tuple[str, str], list[float]]
@@ -39,6 +40,7 @@ class Trace:
     attention: float = 0.0
     moved: float = 0.0
     calls: int = 0
+    divided: int = 0
     late: int = 0  # bytes of buffers when activations are gone, and gradients outside blocks are summed
 
 
@@ -50,9 +52,11 @@ def trace(
 ) -> Trace:
     """Of one forward and backward pass over `rows` rows of `context` tokens. `cuda`: as on that device (weights
     gathered in bf16, packed documents by the flash kernel), else as on the CPU. `pairs` of a query and a key that it
-    sees; without it rows are one document each. The whole network is built and laid out; of its blocks, which are
-    alike, two small numbers are run."""
+    sees; without it rows are one document each. fp8 is taken for bf16. The whole network is built and laid out; of
+    its blocks, which are alike, two small numbers are run."""
     config = replace(config, context=context)
+    if layout.precision == "fp8":
+        layout = replace(layout, precision="bf16")
     with _no_ranks(layout) as ranks:
         if config.layers <= TRACED[1]:
             found = _run(config, ranks, rows, cuda)
@@ -79,8 +83,10 @@ def _longer(few: Trace, more: Trace, steps: float, held: int) -> Trace:
         more.memory.buffers,
     )
     sent = {k: [line(a, b) for a, b in zip(few.sent.get(k, [0.0, 0]), v)] for k, v in more.sent.items()}
-    sizes = {k: line(getattr(few, k), getattr(more, k)) for k in ("matmul", "attention", "moved")}
-    return Trace(memory, sent, **sizes, calls=round(line(few.calls, more.calls)), late=more.late)
+    found = Trace(memory, sent, late=more.late)
+    for k in ("matmul", "attention", "moved", "calls", "divided"):
+        setattr(found, k, line(getattr(few, k), getattr(more, k)))
+    return found
 
 
 def _laid_out(config: ModelConfig, ranks: Ranks, cuda: bool) -> Transformer:
@@ -107,7 +113,7 @@ def _run(config: ModelConfig, ranks: Ranks, rows: int, cuda: bool) -> Trace:
         weight = torch.ones(ids.numel())
         recorder = _Recorder(ranks, [x for p in model.parameters() for x in (_local(p), _local(p.grad))])
         with recorder:
-            with torch.autocast("cpu", torch.bfloat16, enabled=layout.precision == "bf16"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=layout.half):
                 hidden = model(ids, ids, None, mask)
                 recorder.forward_ends()
                 how = {"chunk": CUDA_CHUNK, "step": _one_kernel} if cuda else {}
@@ -126,7 +132,7 @@ def _gathered(model: Transformer, layout: Layout, cuda: bool) -> tuple[int, int]
     gathered ahead); gradients of the former and of one block, as computed and in fp32 for the sum."""
     if layout.ranks == 1:
         return 0, 0
-    size = 2 if cuda and layout.precision == "bf16" else 4
+    size = 2 if cuda and layout.half else 4
     block = sum(p.numel() for p in model.blocks[0].parameters()) // layout.tp
     rest = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("blocks.")) // layout.tp
     return size * (rest + 2 * block), (size + 4) * (rest + block)
@@ -176,8 +182,11 @@ class _Recorder(TorchDispatchMode):
         self._remember(outputs)
         if name.startswith(("fsdp::", "c10d::")):  # gathered weights, gradients that are summed: `_gathered`
             self._gathered |= {_key(x) for x in (*inputs, *outputs)}
-        t = self.trace
+        t, before = self.trace, {_key(x) for x in inputs}
+        new = [x for x in outputs if _key(x) not in before]
+        written = name.startswith("fsdp::") and "out" in (kwargs or {})
         t.calls += 1
+        t.divided += any(isinstance(x, DTensor) for x in _flat((args, kwargs)))
         if "c10d" in name:
             self._send(name, args, inputs)
         elif name.startswith(("aten::mm", "aten::addmm", "aten::bmm")):
@@ -191,11 +200,10 @@ class _Recorder(TorchDispatchMode):
             back = "backward" in name
             q, k = (inputs[1], inputs[2]) if back else inputs[:2]
             t.attention += self._attention(q, k, name) * (2.5 if back else 1.0)
-        else:
-            before = {_key(x) for x in inputs}
-            new = [x for x in outputs if _key(x) not in before]
-            if new or name.endswith(("_", "_.Tensor", "_.Scalar", "out", ".grad_input")):
-                t.moved += sum(x.numel() * x.element_size() for x in (*inputs, *(new or outputs[:1])))
+        elif name.startswith(("aten::empty", "aten::new_empty")):
+            pass  # nothing is written
+        elif new or written or name.endswith(("_", "_.Tensor", "_.Scalar", "out", ".grad_input")):
+            t.moved += sum(x.numel() * x.element_size() for x in (*inputs, *(new or outputs[:1])))
         self._measure()
         return out
 
@@ -220,6 +228,8 @@ class _Recorder(TorchDispatchMode):
             name,
         )
         group = next(g for a in _flat(args) if (g := self._groups.get(_group_name(a))))
+        if group == "cp" and kind in ("all_gather", "reduce_scatter"):
+            group = "shard"  # of the same ranks where fsdp is 1
         size = max(x.numel() * x.element_size() for x in inputs)
         row = self.trace.sent.setdefault((group, kind), [0.0, 0])
         row[0] += size

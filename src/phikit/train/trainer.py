@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from phikit.model import fp8
 from phikit.model.layout import Layout
 from phikit.model.parallel import parallelize, whole_network
 from phikit.model.ranks import Ranks
@@ -85,23 +86,26 @@ class Trainer:
         self.optimizers = Optimizers(model, config.optim)
         self.saver = checkpoint.Saver(work, self.ranks, config.keep)
         self.step, self.tokens, self.skipped = 0, 0, 0
+        self._label = ""
         self.log: list[dict[str, Any]] = []
         self.watch = Watch(model.config, config.layout, self.ranks)
-        if moments is not None:
-            checkpoint.read_tensors(moments, self.optimizers.state(), self.ranks)
-        if found := checkpoint.newest(work, self.ranks):
-            place, meta = found
-            checkpoint.read_tensors(place, self._tensors(), self.ranks)
-            self.step, self.tokens, self.skipped = meta["step"], meta["tokens"], meta["skipped"]
-            self.log = json.loads(meta["log"])  # as text: it keeps the order of the keys
+        with self.ranks.together("reading checkpoints"):
+            if moments is not None:
+                checkpoint.read_tensors(moments, self.optimizers.state(), self.ranks)
+            if found := checkpoint.newest(work, self.ranks):
+                place, meta = found
+                checkpoint.read_tensors(place, self._tensors(), self.ranks)
+                self.step, self.tokens, self.skipped = meta["step"], meta["tokens"], meta["skipped"]
+                self.log = json.loads(meta["log"])  # as text: it keeps the order of the keys
 
     def run(self, label: str, until: int | None = None) -> list[dict[str, Any]]:
         """Trains to step `until`, or to `config.steps`, which the schedule is for; returns the log rows (step, tokens,
-        loss, lr, grad_norm, shown sums)."""
+        loss, lr, grad_norm, shown sums). Raises Interrupted, NonFinite, RankLost."""
         c, last = self.config, self.config.steps if until is None else until
         saved = time.monotonic()
         self.model.train()
-        with _signals() as stop, self.watch.show(label, self.step, last):
+        with self.ranks.together(label), _signals() as stop, self.watch.show(label, self.step, last):
+            self._label = label
             while self.step < last:
                 self.watch.begin(self.tokens)
                 row, share = self._step()
@@ -119,19 +123,22 @@ class Trainer:
                     raise Interrupted(
                         f"{label} was stopped at step {self.step} of {c.steps}; its state is saved"
                     )
-        self.saver.finish()
+            self.ranks.does(f"{label}, its last checkpoint")
+            self.saver.finish()
         return self.log
 
     def _step(self) -> tuple[dict[str, Any], Share]:
         c = self.config
         torch.manual_seed(seed_of(c.seed, self.step))  # dropout of a resumed run is that of an unbroken one
+        self.ranks.does(f"{self._label}, rows of step {self.step + 1}")
         share = self.feed.take(self.step * c.rows, c.rows)
+        self.ranks.does(f"{self._label}, step {self.step + 1}")
         count, tokens = self.ranks.sum([share.count, share.tokens])
         count = max(count, 1e-9)
         totals: list[torch.Tensor] = []
         shown: dict[str, torch.Tensor] = {}
         for i, part in enumerate(share.parts):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=c.layout.precision == "bf16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=c.layout.half):
                 sums = self.objective(self.model, part, self.ranks)
             if c.layout.replicas > 1:  # once a step: until then each replica adds up its own
                 self.model.set_requires_all_reduce(i == len(share.parts) - 1)  # type: ignore[operator]
@@ -152,6 +159,8 @@ class Trainer:
         row = {"step": self.step + 1, "loss": loss, "lr": c.optim.lr * factor, "grad_norm": norm}
         if abs(loss) < float("inf") and norm < float("inf"):
             self.optimizers.step(factor)
+            if c.layout.precision == "fp8" and self.ranks.shards is not None:
+                fp8.prepare(self.model)
         else:
             self._not_finite(row, share, totals)
         self.step += 1
@@ -189,13 +198,15 @@ class Trainer:
         """The optimizer's moments for a later stage."""
         if self.ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
-        self.ranks.wait()
-        checkpoint.write_tensors(folder, self.optimizers.state(), self.ranks).result()
+        with self.ranks.together("writing moments"):
+            self.ranks.wait()
+            checkpoint.write_tensors(folder, self.optimizers.state(), self.ranks).result()
 
     def network(self) -> Transformer | None:
         """The trained network on the CPU of rank 0, None on other ranks; training cannot go on after it."""
         heap.give_back()
-        return whole_network(self.model, self.ranks)
+        with self.ranks.together("bringing the network together"):
+            return whole_network(self.model, self.ranks)
 
 
 def _plain(x: torch.Tensor) -> torch.Tensor:
@@ -221,6 +232,12 @@ def _signals() -> Iterator[_Stop]:
     previous: Mapping[Any, Any] = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
+    except Exception as e:
+        if not isinstance(
+            e, Interrupted
+        ):  # what went wrong is to be heard, not the signal that came after it
+            stop.requested = 0
+        raise
     finally:
         for s, handler in previous.items():
             signal.signal(s, handler)

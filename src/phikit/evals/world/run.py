@@ -68,7 +68,7 @@ def evaluate(
     if reference is None:  # before the wins, which read what it keeps
         plans.append((preference.TASK, preference.references(some, ask, settings, own)))
     plans.append((preference.TASK, preference.wins(some, ask, settings, against)))
-    rows = [r.row(checkpoint) for r in _run(engine, checkpoint, plans)]
+    rows = [r.row(checkpoint) for r in run_plans(engine, checkpoint, plans)]
     return Evaluation(summarize(rows), rows, {i: [asdict(w) for w in ws] for i, ws in own.items()})
 
 
@@ -114,7 +114,8 @@ def _estimate(task: str, rows: Sequence[Mapping[str, Any]]) -> stats.Estimate:
     return stats.share_of(values, ids)
 
 
-def _run(engine: Engine, checkpoint: str, plans: Sequence[tuple[str, Plan]]) -> list[Row]:
+def run_plans(engine: Engine, checkpoint: str, plans: Sequence[tuple[str, Plan]]) -> list[Row]:
+    """The outcome rows of all plans; ValueError where a prompt does not fit, or the network gives no numbers."""
     for task, plan in plans:
         _check_fits(engine, checkpoint, task, plan)
     generated = [p for _, p in plans if isinstance(p, Generated)]

@@ -15,7 +15,13 @@ VOLATILE = ("speed.jsonl",)  # it holds seconds
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
+    """Writes hf/, metrics.jsonl, and lengths.json: of the long sources, before and after upweighting or joining."""
+    from phikit.mixture import lengths
+    from phikit.mixture.long import is_long
+    from phikit.model.ranks import world
     from phikit.recipe import training as t
+    from phikit.recipe.long_sources import long_documents
+    from phikit.records.io import write_json
     from phikit.train.objectives import LanguageModeling
 
     m: Any = ctx.recipe.mixture
@@ -25,7 +31,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
     for source, f in replay.items():
         fractions[source] = fractions.get(source, 0.0) + f * (1 - c.long)
     steps = t.steps_of(ctx)
-    rows = t.language_rows(ctx, {1.0: fractions}, steps)
+    rows = t.language_rows(ctx, {1.0: fractions}, steps, long_documents(ctx))
+    long = {n: lengths.of_source(p) for n, p in sorted(rows.sources.items()) if is_long(n)}
+    if world()[0] == 0:
+        write_json(ctx.out / lengths.FILE, long)
     state = ctx.inputs["pretrain"].path / t.MOMENTS if c.keep_optimizer else None
     config = t.train_config(ctx, steps, c.batch)
     counts = t.train(ctx, t.network_of(ctx, "pretrain"), LanguageModeling(), rows, config, state)

