@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -157,45 +157,35 @@ class DataSeed:
 
     def _measure(self, folder: Path, arm: Arm) -> dict[str, list[tuple[str, float, float]]]:
         from phikit.evals.world import arithmetic, bits, choice, recall
-        from phikit.evals.world.plan import Prompter, Row, Settings
+        from phikit.evals.world.plan import Generated, Plan, Prompter, Settings
+        from phikit.evals.world.run import run_plans
 
         engine, held = self._engine(folder), data_world.held_out(self.world, PROBLEMS)
-        ask, settings = (
-            Prompter(engine, "base"),
-            Settings(samples=SAMPLES, max_tokens=MAX_TOKENS, seed=self.seed),
-        )
+        ask = Prompter(engine, "base")
+        settings = Settings(samples=SAMPLES, max_tokens=MAX_TOKENS, seed=self.seed)
         problems = held["arithmetic"]
-        greedy, sampled = (
-            arithmetic.greedy(problems, ask, settings),
-            arithmetic.sampled(problems, ask, settings),
-        )
+        greedy = arithmetic.greedy(problems, ask, settings)
         led = [
             replace(r, prompt=tuple(engine.encode(i["question"] + LEAD)))
             for i, r in zip(problems, greedy.requests)
         ]
-        out: dict[str, list[Row]] = {
-            "greedy": _generated(engine, greedy.requests, greedy.rows),
-            "sampled": _generated(engine, sampled.requests, sampled.rows),
-            "led": _generated(engine, led, greedy.rows),
+        plans: dict[str, Plan] = {
+            "greedy": greedy,
+            "sampled": arithmetic.sampled(problems, ask, settings),
+            "led": Generated(led, greedy.rows),
+            "people": recall.exact("people", held["people"], ask, settings),
+            "choice": choice.acc("choice", held["choice"], ask, settings),
         }
-        for name, plan in (
-            ("people", recall.exact("people", held["people"], ask, settings)),
-            ("choice", choice.acc("choice", held["choice"], ask, settings)),
-            *((f"bits of {n}", bits.bits(self._texts(n), ask, settings)) for n in ("web", "synthetic")),
-            *((f"bits of the {n} set", bits.bits(self._texts(n, "set"), ask, settings))
-              for n, p in arm.parts.items() if p.unique > 0),
-        ):  # fmt: skip
-            out[name] = plan.rows(engine.score(plan.requests))
-        return {name: [(r.id, r.value, r.weight) for r in rows] for name, rows in out.items()}
+        plans |= {f"bits of {n}": bits.bits(self._texts(n), ask, settings) for n in ("web", "synthetic")}
+        plans |= {
+            f"bits of the {n} set": bits.bits(self._texts(n, "set"), ask, settings)
+            for n, p in arm.parts.items()
+            if p.unique > 0
+        }
+        rows = {name: run_plans(engine, arm.name, [(name, plan)]) for name, plan in plans.items()}
+        return {name: [(r.id, r.value, r.weight) for r in some] for name, some in rows.items()}
 
     def _texts(self, name: str, stream: str = "held out") -> list[dict[str, Any]]:
         """The first texts of a fixed set, or held-out ones: their problems have held-out numbers."""
         made = data_world.SOURCES[name](self.world, stream, "heldout" if stream == "held out" else "train")
         return [{"id": d.id, "text": d.text, "source": name} for d in islice(made, PAGES)]
-
-
-def _generated(engine: Any, requests: Sequence[Any], rows: Callable) -> list:
-    results: list[Any] = [[] for _ in requests]
-    for index, completions in engine.generate(requests):
-        results[index] = completions
-    return rows(results)
