@@ -14,6 +14,7 @@ from phikit.recipe import study_horizon as study
 from phikit.recipe import study_horizon_show as show
 from phikit.recipe.studies import STUDIES
 from phikit.recipe.study_runs import nano
+from phikit.recipe.tune import Fit, Sweep
 from phikit.records.io import read_json
 
 STEPS = 800
@@ -54,7 +55,14 @@ def test_a_rate_that_falls_along_a_line_is_predicted_and_the_unchanged_one_costs
 def test_the_prediction_knows_nothing_of_the_long_runs():
     short = [study.sweep(Curve(0.3), share, study.FACTORS) for share in study.SHARES]  # type: ignore[arg-type]
     assert max(s.tokens for s in short) * 2 == study.sweep(Curve(0.3), 1.0, study.FACTORS).tokens  # type: ignore[arg-type]
-    assert study.predicted(short, 2 * short[-1].tokens) == pytest.approx(1.0)
+    assert study.extended(short, 2 * short[-1].tokens) == pytest.approx(1.0)
+
+
+def test_a_best_rate_at_the_edge_does_not_bend_the_line():
+    short = [study.sweep(Curve(0.3), share, study.FACTORS) for share in study.SHARES]  # type: ignore[arg-type]
+    edge = Sweep(short[-1].tokens, short[-1].points, Fit(4.0, 0.0, inside=False))
+    assert study.extended([*short[:-1], edge], 2 * edge.tokens) == pytest.approx(1.0)
+    assert study.extended([edge], 2 * edge.tokens) == 4.0
 
 
 def test_a_best_rate_at_the_edge_is_said():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from phikit.recipe.study_runs import nano, run_until
-from phikit.recipe.tune import Sweep, Tuning, horizon, result_of, sweep
+from phikit.recipe.tune import Tuning, extended, result_of, sweep
 from phikit.records.io import read_json, write_json
 
 SEEDS = (1, 2, 3)  # of nano-seeds; named before any of them was run
@@ -63,7 +63,7 @@ def compared(tuning: Tuning) -> dict[str, Any]:
     whole = sweep(tuning, 1.0, FACTORS)
     factors = {
         "best": whole.fit.factor,
-        "predicted": predicted(short, whole.tokens),
+        "predicted": extended(short, whole.tokens),
         "unchanged": short[0].fit.factor,
     }
     steps = tuning.steps(1.0)
@@ -76,8 +76,3 @@ def compared(tuning: Tuning) -> dict[str, Any]:
         "lost": {n: rates[n]["loss"] - rates["best"]["loss"] for n in others},
         "sure": all(s.fit.inside for s in (*short, whole)),
     }
-
-
-def predicted(short: Sequence[Sweep], tokens: int) -> float:
-    """The factor at `tokens`, from the shorter sweeps alone."""
-    return horizon([(s.tokens, s.fit.factor) for s in short], tokens)

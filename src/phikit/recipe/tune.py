@@ -150,6 +150,13 @@ def sweep(tuning: Tuning, share: float, factors: Sequence[float]) -> Sweep:
     return Sweep(tokens, tuple(points), parabola(points))
 
 
+def extended(sweeps: Sequence[Sweep], tokens: float) -> float:
+    """The factor at `tokens`, by the horizons whose best rate lies between those tried (at the edge it is a bound
+    alone); by all of them where none does."""
+    sure = [s for s in sweeps if s.fit.inside] or sweeps
+    return horizon([(s.tokens, s.fit.factor) for s in sure], tokens)
+
+
 def result_of(tuning: Tuning, steps: int, factor: float) -> float:
     """Mean loss of the last TAIL of a run's steps; infinite where it ended early."""
     c: Any = tuning.recipe.pretrain
@@ -165,7 +172,7 @@ def tune_lr(
     c: Any = tuning.recipe.pretrain
     sweeps = [sweep(tuning, share, factors) for share in shares]
     best = [(s.tokens, s.fit.factor) for s in sweeps]
-    factor = horizon(best, c.tokens)
+    factor = extended(sweeps, c.tokens)
     found = {
         "lr": c.lr * factor, "factor": factor, "tokens": c.tokens, "horizons": [s.row() for s in sweeps],
         "sure": all(s.fit.inside for s in sweeps),
