@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from phikit.engine.gguf_meta import END_NAMES, GgufMeta
 from phikit.engine.template import ChatTemplate, FileChat
 from phikit.model.hf_config import read_object
+from phikit.records.types import Turn
+from phikit.text import chat
 from phikit.text.tokenizer import Tokenizer
+
+
+class Spoken:
+    """Texts and conversations of an engine that holds its tokenizer; `dialog`: how its files write conversations, None
+    for Phi-4's own way."""
+
+    tokenizer: Tokenizer
+    dialog: FileChat | None
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        return chat.stop_ids(self.tokenizer) if self.dialog is None else self.dialog.stop_ids
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids)
+
+    def render(self, turns: Sequence[Turn]) -> list[int]:
+        if self.dialog is not None:
+            return self.dialog.render(turns)
+        return list(chat.render(self.tokenizer, turns, open_assistant=True).tokens)
 
 
 def chat_of_gguf(meta: GgufMeta, tokenizer: Tokenizer) -> FileChat:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from phikit.engine.base import Counter, EngineInfo, GenRequest, Piece, PromptTooLong, ScoreRequest, Usage
+from phikit.engine.chat_files import Spoken, chat_of_folder, chat_of_gguf
 from phikit.engine.network import Network
 from phikit.engine.pieces import Pieces
 from phikit.engine.prefill import Prefill
@@ -29,8 +30,7 @@ from phikit.engine.trie import build_trie
 from phikit.model.assemble import DTypeName
 from phikit.model.device import choose_device
 from phikit.model.transformer import Transformer
-from phikit.records.types import Completion, Score, Turn
-from phikit.text import chat
+from phikit.records.types import Completion, Score
 from phikit.text.tokenizer import Tokenizer
 
 SLOTS = 1024  # samples decoded at once
@@ -42,7 +42,7 @@ TokenScores = tuple[np.ndarray, np.ndarray]  # log-probabilities, whether arg-ma
 LOGITS = 6  # fp32 numbers of memory for each logit while tokens are drawn
 
 
-class TorchEngine:
+class TorchEngine(Spoken):
     """Implements `Engine` on a Transformer; numerics exact-fp32, or bf16 where the weights are."""
 
     def __init__(
@@ -79,7 +79,6 @@ class TorchEngine:
         """A checkpoint folder of ours (with `hf/`) or a Hugging Face folder, called `name`, else by its path. `bf16`
         rounds the weights: twice the speed of large networks on a CPU with bf16 instructions, at another class of
         numerics; without it a CUDA device has bf16 weights and a CPU exact ones. `device` as in `choose_device`."""
-        from phikit.engine.chat_files import chat_of_folder
         from phikit.model.hf_read import load_hf
 
         folder = path / "hf" if (path / "hf").is_dir() else path
@@ -94,7 +93,6 @@ class TorchEngine:
     def from_gguf(cls, path: Path, *, bf16: bool | None = None, device: str | None = None) -> TorchEngine:
         """A GGUF of architecture phi3 or llama, dequantized: its numerics are fp32-of-gguf:<type>. Raises ValueError
         where the architecture, a key or the tokenizer is of another kind."""
-        from phikit.engine.chat_files import chat_of_gguf
         from phikit.engine.gguf_meta import read_meta
         from phikit.model.gguf_header import read_gguf_header
         from phikit.model.gguf_read import load_gguf
@@ -123,24 +121,9 @@ class TorchEngine:
     def usage(self) -> Usage:
         return self.counter.usage()
 
-    def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text)
-
     def encode_pieces(self, pieces: Sequence[tuple[str, bool]]) -> list[int]:
         """Ids of pieces (text, special) of a rendered conversation."""
         return (self.dialog or FileChat(self.tokenizer, None, ())).encode_pieces(pieces)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids)
-
-    def render(self, turns: Sequence[Turn]) -> list[int]:
-        if self.dialog is not None:
-            return self.dialog.render(turns)
-        return list(chat.render(self.tokenizer, turns, open_assistant=True).tokens)
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        return chat.stop_ids(self.tokenizer) if self.dialog is None else self.dialog.stop_ids
 
     def close(self) -> None: ...
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from phikit.engine.base import Counter, EngineInfo, GenRequest, PromptTooLong, ScoreRequest, Usage
-from phikit.engine.chat_files import chat_of_folder
+from phikit.engine.chat_files import Spoken, chat_of_folder
 from phikit.engine.child import EngineCrashed
 from phikit.records.ids import seed_of
-from phikit.records.types import Completion, Finish, Score, Turn
-from phikit.text import chat
+from phikit.records.types import Completion, Finish, Score
 from phikit.text.tokenizer import Tokenizer
 
 INSTALL = "pip install 'vllm>=0.11'"
@@ -31,7 +30,7 @@ class EngineDead(EngineCrashed):
     """vLLM's own processes have ended, and do not start again: this engine answers no more."""
 
 
-class VllmEngine:
+class VllmEngine(Spoken):
     """Implements `Engine`; numerics vllm:<dtype>. Not thread-safe. A sample's seed follows from its request's seed and
     its number alone; vLLM sums in an order that depends on the batch, so a sample may change with its neighbours."""
 
@@ -75,21 +74,6 @@ class VllmEngine:
     @property
     def usage(self) -> Usage:
         return self.counter.usage()
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        return chat.stop_ids(self.tokenizer) if self.dialog is None else self.dialog.stop_ids
-
-    def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids)
-
-    def render(self, turns: Sequence[Turn]) -> list[int]:
-        if self.dialog is not None:
-            return self.dialog.render(turns)
-        return list(chat.render(self.tokenizer, turns, open_assistant=True).tokens)
 
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, list[Completion]]]:
         """All samples of all requests are one call of vLLM; results come in order, once the last sample has ended.
