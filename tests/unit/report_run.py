@@ -39,6 +39,11 @@ COUNTS: dict[str, dict[str, Any]] = {
         "long": 3020,
         "dialogs": 9810,
         "questions": 3000,
+        "by_source": {"arithmetic": 9790, "recall_long": 3020, "problems": 61213, "synthetic": 27},
+        "flows": {
+            "self_revision": {"seeds": 70, "accepted": 20},
+            "plurality": {"seeds": 40, "accepted": 7},
+        },
         "requests": {"asked": 312, "replayed": 0, "tokens": 41211},
         "not_run": {"no sandbox": 24},
     },

@@ -188,3 +188,10 @@ def test_a_folder_without_timings_is_read_from_its_manifests(tmp_path: Path) -> 
     make_run(tmp_path, fails="midtrain")
     statuses = [s["status"] for s in stages_of(tmp_path)]
     assert statuses == ["done"] * 5 + ["not run"] * 8
+
+
+def test_the_funnel_of_synth_is_of_flows_beside_what_programs_made(run: tuple[str, dict[str, Any]]) -> None:
+    text = " ".join(" ".join(Reader(run[0]).text).split())
+    assert "seeds of flows 110" in text
+    assert "rows of flows 27" in text
+    assert "right by construction: problems 61,213, arithmetic 9,790, recall long 3,020, synthetic 27." in text

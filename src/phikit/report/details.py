@@ -131,25 +131,29 @@ def funnel(data: RunData) -> Html:
     blocks = []
     own = any(s["name"] == "questions" for s in data.stages)
     for stage in ("questions",) if own else ("corpus", "synth"):
-        counts, rejected = data.counts(stage), data.rejected.get(stage)
-        reasons = dict(rejected.reasons) if rejected else {}
-        by_manifest = counts.get("dropped") or counts.get("rejected")
-        if isinstance(by_manifest, Mapping):
-            reasons = {str(k): int(v) for k, v in by_manifest.items() if isinstance(v, (int, float)) and v}
+        counts, reasons = data.counts(stage), _reasons(data, stage)
         if data.stage(stage).get("status") != "done" and not reasons:
             blocks.append([tag("h3", stage), absent(why(data, stage))])
             continue
         lost = sum(reasons.values())
-        kept, held = _first(counts, KEPT), counts.get("heldout")
-        read = _first(counts, READ) or (kept + lost if kept is not None else None)
-        read = read + counts["parts"] if read is not None and isinstance(counts.get("parts"), int) else read
+        if stage == "synth":
+            flows = [f for f in (counts.get("flows") or {}).values() if isinstance(f, Mapping)]
+            read, kept = (sum(int(f.get(k) or 0) for f in flows) or None for k in ("seeds", "accepted"))
+            named, held = ("seeds of flows", "rows of flows"), None
+        else:
+            kept, held = _first(counts, KEPT), counts.get("heldout")
+            read = _first(counts, READ) or (kept + lost if kept is not None else None)
+            read = (
+                read + counts["parts"] if read is not None and isinstance(counts.get("parts"), int) else read
+            )
+            named = "read", "kept"
         top = max([x for x in (read, kept, lost) if x] or [1])
-        bars = [_bar("made" if stage == "synth" else "read", read, top, "whole")] if read is not None else []
+        bars = [_bar(named[0], read, top, "whole")] if read is not None else []
         bars += [_bar(r, n, top, "loss") for r, n in sorted(reasons.items(), key=lambda x: -x[1])]
         bars += [_bar("held out", held, top, "kept")] if isinstance(held, int) and held else []
-        bars += [_bar("kept", kept, top, "kept")] if kept is not None else []
+        bars += [_bar(named[1], kept, top, "kept")] if kept is not None else []
         body = [tag("div", bars, class_="bars"), _kept(counts), _examples(data, stage)]
-        blocks.append([tag("h3", stage), *body])
+        blocks.append([tag("h3", stage), _by_program(counts) if stage == "synth" else None, *body])
     lead = (
         "What came in, what was turned away and why, and what is left. Every rejected row is kept with its "
     )
@@ -157,6 +161,26 @@ def funnel(data: RunData) -> Html:
     shown = [tag("div", b, class_="block") for b in blocks]
     shown += [] if own else [tag("div", lengths(data), class_="block")]
     return section("Data funnel", shown, anchor="data", lead=lead)
+
+
+def _reasons(data: RunData, stage: str) -> dict[str, int]:
+    """Rejected rows by reason, as the manifest counts them, else as the rows say."""
+    counts, rejected = data.counts(stage), data.rejected.get(stage)
+    by_manifest = counts.get("dropped") or counts.get("rejected")
+    if isinstance(by_manifest, Mapping):
+        return {str(k): int(v) for k, v in by_manifest.items() if isinstance(v, (int, float)) and v}
+    return dict(rejected.reasons) if rejected else {}
+
+
+def _by_program(counts: Mapping[str, Any]) -> Html | None:
+    """What the closed world made beside the flows; nothing of it is rejected."""
+    made = counts.get("by_source")
+    if not isinstance(made, Mapping) or not made:
+        return None
+    listed = ", ".join(f"{k.replace('_', ' ')} {n:,}" for k, n in sorted(made.items(), key=lambda x: -x[1]))
+    return tag(
+        "p", f"Texts and dialogs made, most by program, right by construction: {listed}.", class_="note"
+    )
 
 
 def _kept(counts: Mapping[str, Any]) -> Html | None:
