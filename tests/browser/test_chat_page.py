@@ -4,6 +4,7 @@ without them. Where a text must be a certain one, the answer's stream is written
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,7 +153,9 @@ def test_a_real_answer_streams_and_stops(browser, server):
         page.click("#open-settings")
         page.fill("#num_predict", "8")
         ask(page, QUESTION)
-        assert "8 tokens" in page.locator(".message.assistant .tools").inner_text()
+        told = re.search(r"(\d+) tokens", page.locator(".message.assistant .tools").inner_text())
+        assert told
+        assert 1 <= int(told[1]) <= 8  # sampled: it may end by itself
         assert page.locator(".entry").count() == 2
 
 
