@@ -41,8 +41,8 @@ COUNTS: dict[str, dict[str, Any]] = {
         "questions": 3000,
         "by_source": {"arithmetic": 9790, "recall_long": 3020, "problems": 61213, "synthetic": 27},
         "flows": {
-            "self_revision": {"seeds": 70, "accepted": 20},
-            "plurality": {"seeds": 40, "accepted": 7},
+            "self_revision": {"seeds": 70, "accepted": 20, "rejected": {"not JSON": 31}},
+            "plurality": {"seeds": 40, "accepted": 7, "rejected": {"not JSON": 2, "all disagree": 21}},
         },
         "requests": {"asked": 312, "replayed": 0, "tokens": 41211},
         "not_run": {"no sandbox": 24},

@@ -194,6 +194,7 @@ def test_the_funnel_of_synth_is_of_flows_beside_what_programs_made(run: tuple[st
     text = " ".join(" ".join(Reader(run[0]).text).split())
     assert "seeds of flows 110" in text
     assert "rows of flows 27" in text
+    assert "not JSON 33 all disagree 21" in text
     assert (
         "right by construction: problems 61,213, arithmetic 9,790, recall long 3,020, synthetic 27." in text
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -166,9 +167,18 @@ def funnel(data: RunData) -> Html:
 def _reasons(data: RunData, stage: str) -> dict[str, int]:
     """Rejected rows by reason, as the manifest counts them, else as the rows say."""
     counts, rejected = data.counts(stage), data.rejected.get(stage)
-    by_manifest = counts.get("dropped") or counts.get("rejected")
-    if isinstance(by_manifest, Mapping):
-        return {str(k): int(v) for k, v in by_manifest.items() if isinstance(v, (int, float)) and v}
+    found = [counts.get("dropped") or counts.get("rejected")]
+    flows = counts.get("flows")
+    if isinstance(flows, Mapping):
+        found += [f.get("rejected") for f in flows.values() if isinstance(f, Mapping)]
+    reasons: Counter[str] = Counter()
+    for by_reason in found:
+        if isinstance(by_reason, Mapping):
+            reasons.update(
+                {str(k): int(v) for k, v in by_reason.items() if isinstance(v, (int, float)) and v}
+            )
+    if reasons:
+        return dict(reasons)
     return dict(rejected.reasons) if rejected else {}
 
 
