@@ -12,15 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+from tiny_hf import write_tiny_hf
 
 from phikit.ask.grammar import schema_grammar
 from phikit.engine.base import GenRequest, ScoreRequest
 from phikit.engine.torch_engine import TorchEngine
 from phikit.model.config import ModelConfig
-from phikit.model.hf import save_hf
-from phikit.model.transformer import build
-from phikit.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".bench" / "vllm"
@@ -60,13 +59,8 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    tokenizer = Tokenizer.train(["the cat sat on the mat, the rat on the hat. It's 3 + 4? " * 3], 280)
-    model = build(ModelConfig(320, 128, 2, 4, 2, 256, 512), 0)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.mul_(4.0)
     path = tmp_path_factory.mktemp("model")
-    save_hf(model, tokenizer, path)
+    write_tiny_hf(path, ModelConfig(320, 128, 2, 4, 2, 256, 512), gain=4.0)
     return path
 
 

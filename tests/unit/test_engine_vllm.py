@@ -6,31 +6,23 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+from tiny_hf import write_tiny_hf
 
 from phikit.engine.base import GenRequest, PromptTooLong, ScoreRequest
 from phikit.engine.open import open_engine
 from phikit.engine.torch_engine import TorchEngine
 from phikit.engine.vllm_engine import EngineDead, VllmEngine
 from phikit.model.config import ModelConfig
-from phikit.model.hf import save_hf
-from phikit.model.transformer import build
 from phikit.records.ids import seed_of
 from phikit.records.types import turns
-from phikit.text.tokenizer import Tokenizer
 
 PROMPT = (3, 1, 4, 1, 5, 9, 2, 6)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    tokenizer = Tokenizer.train(["the cat sat on the mat, the rat on the hat. It's 3 + 4? " * 3], 280)
-    model = build(ModelConfig(320, 64, 2, 4, 2, 160, 96), 0)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.mul_(4.0)
     path = tmp_path_factory.mktemp("model")
-    save_hf(model, tokenizer, path)
+    write_tiny_hf(path, ModelConfig(320, 64, 2, 4, 2, 160, 96), gain=4.0)
     return path
 
 

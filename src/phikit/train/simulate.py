@@ -44,6 +44,8 @@ class Trace:
     late: int = 0  # bytes of buffers when activations are gone, and gradients outside blocks are summed
 
 
+ALLOCATES = "aten::empty", "aten::new_empty"  # and write nothing
+IN_PLACE = "_", "_.Tensor", "_.Scalar", "out", ".grad_input"  # ends of names
 TRACED = 2, 4  # layers: blocks are alike, so the others follow in a straight line
 
 
@@ -200,9 +202,7 @@ class _Recorder(TorchDispatchMode):
             back = "backward" in name
             q, k = (inputs[1], inputs[2]) if back else inputs[:2]
             t.attention += self._attention(q, k, name) * (2.5 if back else 1.0)
-        elif name.startswith(("aten::empty", "aten::new_empty")):
-            pass  # nothing is written
-        elif new or written or name.endswith(("_", "_.Tensor", "_.Scalar", "out", ".grad_input")):
+        elif not name.startswith(ALLOCATES) and (new or written or name.endswith(IN_PLACE)):
             t.moved += sum(x.numel() * x.element_size() for x in (*inputs, *(new or outputs[:1])))
         self._measure()
         return out
