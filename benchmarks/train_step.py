@@ -1,7 +1,8 @@
 """One optimizer step on the CPU against transformers' Phi3ForCausalLM with torch's fused AdamW.
 
-Equal weights, rows and loss; each side in a process of its own, steps in turn: ours as `phikit run` trains, the peer
-in its better setting of eager and compiled (tried first). Rows are one document each, which is the peer's best case.
+Equal weights, rows and loss; each side in a process of its own, steps in turn: ours as `phikit run` trains (with
+--compile in its better setting too: `compile: true` of a layout takes half a minute and memory), the peer in its
+better setting of eager and compiled (tried first). Rows are one document each, which is the peer's best case.
 `gemm` is the share of our step that its matrix products alone take, measured in the same run: the bound of `ratio` is
 the peer's time over theirs. Memory is the growth of the peak after imports.
 """
@@ -26,7 +27,7 @@ GOALS = {"ratio": 1.5, "memory": 0.7, "gemm": 0.75}
 STEPS = 400  # of the schedule; only some are run
 
 
-def ours(shape: str, precision: str) -> Any:
+def ours(shape: str, precision: str, compiled: bool) -> Any:
     os.environ["PHIKIT_QUIET"] = "1"
     import torch._dynamo  # noqa: F401  # torch.optim imports it with its first optimizer, transformers at once
 
@@ -39,7 +40,7 @@ def ours(shape: str, precision: str) -> Any:
 
     c, rows = ModelConfig(**SHAPES[shape]), ROWS[shape]
     yield
-    layout = Layout(device="cpu", precision=precision)  # type: ignore[arg-type]
+    layout = Layout(device="cpu", precision=precision, compile=compiled)  # type: ignore[arg-type]
     config = TrainConfig(
         STEPS, rows, rows, OptimConfig(lr=1e-4, weight_decay=0.1), warmup=0, decay=0, layout=layout
     )
@@ -124,26 +125,26 @@ def gemm(shape: str, precision: str) -> Any:
         yield 0.0
 
 
-def compare(shape: str, precision: str, pairs: int, threads: int, cpu: bool) -> dict[str, Any]:
+def compare(shape: str, precision: str, pairs: int, threads: int, cpu: bool, either: bool) -> dict[str, Any]:
     def side(*which: Any) -> Side:
         return Side(__file__, [which[0], shape, precision, *which[1:]], threads=threads, cpu=cpu)
 
-    def best_peer() -> tuple[Side, bool]:
+    def best(which: str, settings: tuple[bool, ...]) -> tuple[Side, bool]:
         """The better of eager and compiled; the other one is ended."""
-        sides = [side("peer", compiled) for compiled in (False, True)]
+        sides = [side(which, compiled) for compiled in settings]
         times = []
         for s in sides:
             for _ in range(3):
                 s.step()
             times.append(statistics.median(s.step()["seconds"] for _ in range(5)))
         keep = times.index(min(times))
-        sides[1 - keep].end()
-        return sides[keep], bool(keep)
+        for s in sides:
+            if s is not sides[keep]:
+                s.end()
+        return sides[keep], settings[keep]
 
-    b, compiled = best_peer()
-    a = side("ours")
-    for _ in range(8):  # as many as the peer has taken
-        a.step()
+    b, peer_compiled = best("peer", (False, True))
+    a, compiled = best("ours", (False, True) if either else (False,))
     g = side("gemm")
     g.step()
     found = alternate(a.step, b.step, pairs)
@@ -160,7 +161,7 @@ def compare(shape: str, precision: str, pairs: int, threads: int, cpu: bool) -> 
         "peer": round(tokens / interval([p["seconds"] for _, p in found])[1]), "low": round(low, 3),
         "high": round(high, 3), "memory": round(found[-1][0]["memory"] / found[-1][1]["memory"], 3),
         "gemm": round(product / seconds, 3), "bound": round(ratio * seconds / product, 2),
-        "peer_compiled": compiled, "difference": float(f"{far:.1e}"),
+        "compiled": compiled, "peer_compiled": peer_compiled, "difference": float(f"{far:.1e}"),
         "agree": far <= CLOSE[precision],
     }  # fmt: skip
     print(json.dumps(row), flush=True)
@@ -170,6 +171,7 @@ def compare(shape: str, precision: str, pairs: int, threads: int, cpu: bool) -> 
 def main() -> int:
     parser = options(__doc__)
     parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--compile", action="store_true", help="ours too in the better of eager and compiled")
     a = parser.parse_args()
     if a.worker:
         which, *rest = json.loads(a.worker)
@@ -178,7 +180,7 @@ def main() -> int:
     threads = threads_of(a)
     begin = time.monotonic()
     rows = [
-        compare(shape, precision, a.pairs, threads, a.cpu)
+        compare(shape, precision, a.pairs, threads, a.cpu, a.compile)
         for shape in a.shapes.split(",")
         for precision in a.precisions.split(",")
     ]

@@ -1,8 +1,8 @@
 """Started by torchrun in the tests of this folder: trains a tiny network on the layout that is asked for.
 
 ranks.py OUT JSON   JSON: a list of {"name", "work", "layout", "kind", "steps", "stop", "micro", "skip", "tied",
-                    "pause", "always"}; rank 0 writes OUT/<name>.json, checkpoints go to OUT/<work, else name>,
-                    always: one after each step; each rank writes its process to OUT/pid-<rank>
+                    "kv", "backend", "pause", "always"}; rank 0 writes OUT/<name>.json, checkpoints go to OUT/<work,
+                    else name>, always: one after each step; each rank writes its process to OUT/pid-<rank>
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from phikit.train.optim import OptimConfig
 from phikit.train.pairs import PairRows
 from phikit.train.trainer import Interrupted, NonFinite, TrainConfig, Trainer
 
+COMPILE = torch.compile
 TOKENIZER = Tokenizer.train(["user system assistant: it is the best, yes! What is 3 + 4? " * 3], 290)
 VOCAB = -(-TOKENIZER.vocab_size // 4) * 4
 
@@ -115,7 +117,10 @@ def main() -> None:
 def train(out: Path, case: dict) -> None:
     layout = Layout(device="cpu", **case.get("layout", {}))
     kind, steps = case.get("kind", "language"), case.get("steps", 4)
-    model = build(ModelConfig(VOCAB, 32, 2, 4, 4, 48, 64, init_std=0.1, tied=case.get("tied", False)), 0)
+    if "backend" in case:  # of the compiler: its own takes minutes on a CPU
+        torch.compile = partial(COMPILE, backend=case["backend"])
+    kv, tied = case.get("kv", 4), case.get("tied", False)
+    model = build(ModelConfig(VOCAB, 32, 2, 4, kv, 48, 64, init_std=0.1, tied=tied), 0)
     rows = pair_rows() if kind == "pairs" else language_rows()
     objective: LanguageModeling | DirectPreference
     if kind == "pairs":

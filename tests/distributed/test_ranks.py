@@ -24,9 +24,11 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 PAIRS = ("fsdp2", "tp2", "fsdp2-tp2")
 TIED = ("fsdp2", "tp2")
+GROUPED = ("tp2", "cp2", "fsdp2-tp2", "fsdp2-cp2")  # two query heads share a KV head, as in Phi-4 four do
+SPLIT = ("tp2", "cp2", "fsdp2-cp2")  # into forward passes of one row
 ALONE = [
     {"name": "language"}, {"name": "pairs", "kind": "pairs"}, {"name": "tied", "tied": True},
-    {"name": "micro8", "micro": 8}, {"name": "six", "steps": 6},
+    {"name": "grouped", "kv": 2}, {"name": "micro8", "micro": 8}, {"name": "six", "steps": 6},
     {"name": "stopped on 1", "work": "1 to 4", "steps": 6, "stop": 2},
 ]  # fmt: skip
 
@@ -43,6 +45,8 @@ def cases(ranks: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"name": k, "layout": v} for k, v in own.items()]
     found += [{"name": f"pairs {k}", "kind": "pairs", "layout": own[k]} for k in PAIRS if k in own]
     found += [{"name": f"tied {k}", "tied": True, "layout": own[k]} for k in TIED if k in own]
+    found += [{"name": f"grouped {k}", "kv": 2, "layout": own[k]} for k in GROUPED if k in own]
+    found += [{"name": f"split {k}", "micro": 1, "layout": own[k]} for k in SPLIT if k in own]
     if ranks == 2:
         two = {"fsdp": 2}
         found += [
@@ -109,9 +113,16 @@ def test_tied_embeddings(name, runs):
     close(read(runs, f"tied {name}"), read(runs, "tied"))
 
 
+@pytest.mark.parametrize("name", GROUPED)
+def test_query_heads_that_share_a_kv_head(name, runs):
+    close(read(runs, f"grouped {name}"), read(runs, "grouped"))
+
+
 def test_the_split_into_forward_passes_changes_nothing(runs):
     close(read(runs, "micro1"), read(runs, "micro8"))
     close(read(runs, "micro8"), read(runs, "language"))
+    for name in SPLIT:
+        close(read(runs, f"split {name}"), read(runs, "language"))
 
 
 @pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 4)])

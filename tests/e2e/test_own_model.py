@@ -257,7 +257,7 @@ def test_rows_longer_than_the_model_knows(tmp_path):
 
 
 def test_the_plan_knows_the_model_before_anything_runs(whole, capsys):
-    from phikit.recipe.show import print_plan
+    from phikit.recipe.plan_show import print_plan
 
     recipe = load("own-model", settings=settings(whole / "model", whole, "sft.lora={rank: 4}"))
     assert print_plan(recipe, whole / "nothing") == 0

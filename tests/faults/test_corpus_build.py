@@ -119,6 +119,32 @@ def test_a_full_disk_stops_with_the_reason_and_the_next_run_goes_on(tmp_path, in
     assert result(here) == whole
 
 
+def small_disk(kilobytes, place, command):
+    """`command` in a mount namespace of its own in which `place` is a file system of so many kilobytes."""
+    mount = f'mount -t tmpfs -o size={kilobytes}k tmpfs "$0" && exec "$@"'
+    return ["unshare", "-m", "sh", "-c", mount, str(place), *command]
+
+
+def test_a_disk_that_is_really_full_stops_and_more_room_goes_on(tmp_path, inputs, whole):
+    here = tmp_path / "run"
+    here.mkdir()
+    if subprocess.run(small_disk(16, here, ["true"]), capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here (needs root and unshare)")
+    run = [sys.executable, "-c", RUN, str(here), str(inputs), "1"]
+    keep = f'"$@"; cp -a {here}/. {tmp_path}/kept; exit 7'  # what lies there is gone with its namespace
+    done = subprocess.run(
+        small_disk(256, here, ["sh", "-c", keep, "sh", *run]), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 7
+    assert "No space left on device" in done.stderr
+    kept = tmp_path / "kept"
+    assert not (kept / "out").exists() or not list((kept / "out").glob("*.zst"))
+    assert (kept / "work/clean").is_dir()
+    _, error = (again := start(kept, inputs)).communicate(timeout=300)
+    assert again.returncode == 0, error[-2000:]
+    assert result(kept) == whole
+
+
 def test_a_corrupt_row_group_costs_its_own_rows_and_is_one_rejection(tmp_path):
     path = tmp_path / "rows.parquet"
     rows = pa.table({"text": [f"row {i} " + "x" * 200 + str(i * 7919) for i in range(3000)]})

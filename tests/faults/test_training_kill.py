@@ -1,13 +1,17 @@
-"""kill -9 in the middle of a training stage, run again: the artifact is that of a quiet run, byte for byte."""
+"""kill -9 in the middle of a training stage, or a full disk, and run again: the artifact is that of a quiet run, byte
+for byte."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 STEPS = 30
@@ -98,3 +102,34 @@ def test_a_killed_training_stage_ends_with_the_same_manifest(tmp_path):
     begun = int(finish(start(out)).split()[-1])
     assert 12 <= begun <= reached
     assert (out / "manifest.json").read_bytes() == want
+
+
+# In namespaces of its own: a file system of $2 bytes at $1, which grows to $3 for the second run.
+SMALL_DISK = """
+mount -t tmpfs -o size=$2 none "$1" || exit 77
+"$4" -c "$5" "$1"
+echo "rc $?, left: $(cd "$1/.work" && ls -d step-*/meta.json | wc -l) whole of $(ls "$1/.work" | wc -l)"
+mount -o remount,size=$3 "$1" && "$4" -c "$5" "$1" && cp "$1/manifest.json" "$1/../kept.json"
+"""
+
+
+def test_a_full_disk_stops_with_a_word_and_keeps_the_checkpoint_before(tmp_path):
+    if not shutil.which("unshare"):
+        pytest.skip("needs namespaces of Linux for a small file system")
+    quiet = start(tmp_path / "quiet")
+    finish(quiet)
+    (last,) = (tmp_path / "quiet" / ".work").glob(f"step-{STEPS - 1:08d}")
+    size = sum(-(-p.stat().st_size // 4096) * 4096 for p in last.iterdir())
+    (tmp_path / "disk").mkdir()
+    command = [
+        "unshare", "-Urm", "sh", "-c", SMALL_DISK, "sh", str(tmp_path / "disk"), str(size + size // 2),
+        str(8 * size + (1 << 20)), sys.executable, STAGE,
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PHIKIT_QUIET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip(f"no file system of one's own here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "OSError: [Errno 28] rank 0 could not write its part of a checkpoint: No space" in done.stderr
+    assert "begins at 0\nrc 1, left: 1 whole of 1\nbegins at 1\n" in done.stdout
+    assert (tmp_path / "kept.json").read_bytes() == (tmp_path / "quiet" / "manifest.json").read_bytes()

@@ -13,6 +13,7 @@ from phikit.model.blockwise import BLOCK, Packed, attend_blockwise, packed
 from phikit.model.config import ModelConfig
 from phikit.model.fused import fuse
 from phikit.model.logprob import weighted_nll
+from phikit.model.product import product
 from phikit.model.transformer import Block, build
 
 CPU = torch.device("cpu")
@@ -129,6 +130,27 @@ def test_gradients_of_the_loss(chunk):
     assert float(got.detach()) == pytest.approx(float(want.detach()), rel=1e-6)
     for a, b in zip(torch.autograd.grad(got, (hidden, head)), torch.autograd.grad(want, (hidden, head))):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_targets_of_next_to_no_probability():
+    """Probabilities that fp32 holds with few digits or as 0, beside a token that does not count."""
+    hidden = torch.eye(3, requires_grad=True)
+    head = torch.tensor([[0.0, 0.0, 0.0], [80.0, 300.0, 300.0], [-1.0, 2.0, 2.0]], requires_grad=True)
+    targets, weight = torch.zeros(3, dtype=torch.long), torch.tensor([1.0, 1.0, 0.0])
+    got = weighted_nll(hidden, head, targets, weight, 2)
+    want = (F.cross_entropy(hidden @ head.T, targets, reduction="none") * weight).sum()
+    assert float(got.detach()) == pytest.approx(380.0, rel=1e-6)
+    for a, b in zip(torch.autograd.grad(got, (hidden, head)), torch.autograd.grad(want, (hidden, head))):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_product_is_the_product(dtype):
+    g = torch.Generator().manual_seed(0)
+    x, w = torch.randn(33, 48, generator=g).to(dtype), torch.randn(20, 48, generator=g).to(dtype)
+    rtol, atol = (1e-5, 1e-5) if dtype == torch.float32 else (1e-2, 5e-2)
+    torch.testing.assert_close(product(x, w), x @ w.T, rtol=rtol, atol=atol)
+    torch.testing.assert_close(product(x[:, :20].contiguous(), w.T), x[:, :20] @ w, rtol=rtol, atol=atol)
 
 
 def test_a_loss_that_is_no_number_stays_one():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -11,10 +12,11 @@ from pathlib import Path
 
 
 class Store(ThreadingHTTPServer):
-    """ranges: whether it honours Range. fail: how many of the next reads of bytes are answered with 503."""
+    """ranges: whether it honours Range. fail: how many of the next reads of bytes are answered with 503. delay: seconds
+    that each takes; most: how many were under way at once."""
 
     daemon_threads = True
-    ranges, fail, asked = True, 0, 0
+    ranges, fail, asked, delay, now, most = True, 0, 0, 0.0, 0, 0
 
     def handle_error(self, request, client_address) -> None: ...  # clients hang up on streams
 
@@ -33,6 +35,11 @@ class _Handler(SimpleHTTPRequestHandler):
             store.fail -= 1
             self.send_error(503)
             return
+        if store.delay:
+            store.now += 1
+            store.most = max(store.most, store.now)
+            time.sleep(store.delay)
+            store.now -= 1
         data, wanted = path.read_bytes(), self.headers.get("Range")
         if not wanted or not store.ranges:
             super().do_GET()

@@ -117,3 +117,15 @@ def test_runs_longer_than_a_block(monkeypatch):
     whole = ngrams.runs(ids, 7)
     monkeypatch.setattr(ngrams, "_BLOCK", 64)
     assert np.array_equal(ngrams.runs(ids, 7), whole)
+
+
+def test_numbers_are_digits_alone_and_alike():
+    w = ngrams.words(["In 1999, x2 cost 3.50 and 2nd ٣٤ ½", "in 7, x2 cost 1.1 and 2nd 5 ½", "", "12"])
+    shown = [bool(n) for n in w.numbers]
+    assert shown[:9] == [False, True, False, False, True, True, False, False, True]
+    assert not shown[9]
+    ids = w.alike()
+    half = w.offsets[1]
+    assert (ids[:half] == ids[half : 2 * half]).all()
+    assert ids[-1] == ids[1]
+    assert w.take([3]).numbers.tolist() == [True]

@@ -40,7 +40,7 @@ def shuffled(text: str) -> str:
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     monkeypatch.setenv("PHIKIT_QUIET", "1")
-    module._cached.cache_clear()
+    module._index.cache_clear()
     module._cached_alike.cache_clear()
 
 

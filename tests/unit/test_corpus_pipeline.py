@@ -166,7 +166,9 @@ def test_stage_maps_the_recipe_to_arguments(tmp_path, monkeypatch):
         classifier=None,
         max_bytes=SimpleNamespace(model_dump=dict),
         folders=[SimpleNamespace(path=str(folder), source="mine", text_key="text")],
-        decontaminate=SimpleNamespace(info=0.2, contaminated=0.5, against=[str(against)]),
+        decontaminate=SimpleNamespace(
+            info=0.2, contaminated=0.5, numbers="contaminated", against=[str(against)]
+        ),
         heldout=0.1,
     )
     ctx = SimpleNamespace(

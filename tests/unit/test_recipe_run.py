@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from phikit.recipe import plan_show, sources
 from phikit.recipe import run as runner
-from phikit.recipe import show, sources
 from phikit.recipe.load import load
 from phikit.recipe.status import statuses
 from phikit.records import artifact
@@ -285,18 +285,18 @@ def test_watched_files_enter_the_fingerprint(fakes, tmp_path):
 
 def test_the_printed_plan_knows_what_is_cached(fakes, capsys):
     loaded = load(fakes.recipe)
-    assert show.print_plan(loaded, fakes.out, fakes.name) == 0
+    assert plan_show.print_plan(loaded, fakes.out, fakes.name) == 0
     printed = capsys.readouterr().out
     assert "1,624 parameters" in printed
     assert "not run yet" in printed
     assert "cached" not in printed
     fakes.rerun()
-    assert show.print_plan(load(fakes.recipe, settings=["eval.problems=5"]), fakes.out, fakes.name) == 0
+    assert plan_show.print_plan(load(fakes.recipe, settings=["eval.problems=5"]), fakes.out, fakes.name) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "tokenizer" in line or "eval" in line]
     assert "cached" in lines[0]
     assert "changed" in lines[1]
 
 
 def test_a_layout_that_cannot_run_is_a_status_of_the_plan(fakes, capsys):
-    assert show.print_plan(load(fakes.recipe, settings=["layout.tp=3"]), fakes.out, fakes.name) == 1
+    assert plan_show.print_plan(load(fakes.recipe, settings=["layout.tp=3"]), fakes.out, fakes.name) == 1
     assert "error: tp 3" in capsys.readouterr().out

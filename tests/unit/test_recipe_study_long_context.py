@@ -88,15 +88,15 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(study, "trained", trained)
     monkeypatch.setattr(study, "answers", lambda seed, folder, run: found[seed][folder.name]["rows"])
     with pytest.raises(KeyboardInterrupt):
-        study.study(tmp_path / "out")
+        study.study(tmp_path / "out", seeds=(1, 2, 3))
     first, rest = list(BY_NAME)[: study.FIRST], list(BY_NAME)[study.FIRST :]
     kept = read_json(tmp_path / "out" / "study.json")
     assert kept["seeds"] == [1]  # what is finished is shown
     assert set(kept["arms"]) == set(first)
-    assert study.study(tmp_path / "out") == 0
+    assert study.study(tmp_path / "out", seeds=(1, 2, 3)) == 0
     wanted = [(s, n) for s in (1, 2, 3) for n in first] + [(s, n) for s in (1, 2, 3) for n in rest]
     assert calls == [*wanted[:6], *wanted[5:]]  # the one that was killed, again
-    study.study(tmp_path / "out")
+    study.study(tmp_path / "out", seeds=(1, 2, 3))
     assert len(calls) == 13
     assert set(read_json(tmp_path / "out" / "study.json")["arms"]) == set(BY_NAME)
 

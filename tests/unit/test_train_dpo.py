@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phikit.model import attention
+from phikit.model import attention, forest
 from phikit.model.attention import Ragged, attend
 from phikit.model.config import ModelConfig
 from phikit.model.logprob import branch_logprobs, token_logprobs
@@ -191,16 +191,10 @@ def test_rows_hold_every_tree_once():
 def laid(sequences):
     """A forest of pairs of sequences, one row for each pair."""
     forest, paths = grow([s for row in sequences for s in row])
-    trees, places, k = [], [], 0
-    for row in sequences:
-        tree, own = grow(row)
-        place = np.empty(len(tree), dtype=np.int64)
-        for path in own:
-            place[path] = paths[k]
-            k += 1
-        trees.append(tree)
-        places.append(place)
-    return forest, lay_rows(trees, places, len(forest))
+    ends = np.cumsum([len(row) for row in sequences])
+    return forest, lay_rows(
+        forest, [np.unique(np.concatenate(paths[b - len(r) : b])) for r, b in zip(sequences, ends)]
+    )
 
 
 def test_rows_show_a_common_beginning_each_but_its_output_is_taken_once():
@@ -251,6 +245,38 @@ def test_ragged_rows_give_what_one_wide_row_gives(asking, short, monkeypatch):
     ):
         assert float(y.abs().max()) > 0.1
         assert torch.allclose(x, y, atol=1e-5)
+
+
+@pytest.mark.parametrize("asking", ["all", "some"])
+def test_attention_of_trees_by_hand_gives_what_attend_gives(asking):
+    g = torch.Generator().manual_seed(0)
+    ids = [[torch.randint(0, 2, (n,), generator=g).numpy() for _ in range(2)] for n in (3, 7, 1, 7)]
+    tree, rows = laid(ids)
+    n, t = len(tree), torch.from_numpy
+    keys = t(rows.token), t(rows.slot), t(rows.again)
+    heads, kv, h = 6, 2, 4
+    q, k, v = (torch.randn(n, x, h, generator=g, requires_grad=True) for x in (heads, kv, kv))
+    if asking == "all":
+        ragged, nodes = Ragged(*keys, keys[0], keys[1], bias(rows.mask)), torch.arange(n)
+        y = torch.cat((q, k, v), 1).flatten(0, 1)
+    else:
+        some = np.asarray([0, 2, 3, n - 1])
+        query, place, mask = lay_queries(rows, some)
+        ragged, nodes = Ragged(*keys, t(query), t(place), bias(mask)), t(some)
+        y = torch.cat((torch.cat((k, v), 1).flatten(0, 1), q[nodes].flatten(0, 1)))
+    wide = (x.transpose(0, 1)[None] for x in (q[nodes], k, v))
+    want = attend(*wide, ragged)[0].transpose(0, 1).flatten(0, 1)
+    where = forest.slots(ragged, heads, kv)
+    assert where is not None
+    got, kept = forest.attend(y.detach(), where)
+    assert torch.allclose(got, want, atol=1e-6)
+    weight = torch.randn(got.shape, generator=g)
+    wanted = torch.autograd.grad((want * weight).sum(), (q, k, v))
+    back = forest.attend_backward(weight, kept, where)
+    found = torch.autograd.grad(y, (q, k, v), back)
+    for a, b in zip(found, wanted):
+        assert float(b.abs().max()) > 0.1
+        assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_branch_logprobs_are_token_logprobs_in_any_chunks():

@@ -7,11 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from phikit.model.config import PHI4, ModelConfig
 from phikit.model.layout import Layout, device_of, misfits
+from phikit.model.logprob import weighted_nll
+from phikit.model.parallel import parallelize
 from phikit.model.ranks import Ranks
-from phikit.recipe.cluster import layout_for, print_cluster
+from phikit.model.transformer import build
+from phikit.recipe.cluster import cluster_lines, layout_for, plan_cluster
 from phikit.recipe.load import load
 from phikit.recipe.tune import broken, horizon, parabola, tune_lr
 from phikit.records.io import read_json
@@ -106,6 +110,42 @@ def test_a_trace_of_divided_heads_and_tokens(layout, kinds):
         )  # embedding; of the head: largest, sum, chosen, gradient of hidden states
 
 
+class Counted(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_trace_counts_the_operations_of_a_real_pass():
+    model = build(SMALL, 0)
+    parallelize(model, Ranks(Layout(device="cpu")))
+    ids = torch.zeros(1, 128, dtype=torch.long)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    with Counted() as seen:
+        hidden = model(ids, ids, None, None).flatten(0, 1)
+        weighted_nll(hidden, model.head_weight, ids.flatten(), torch.ones(128)).backward()
+    assert trace(SMALL, Layout(), 1, 128, cuda=False).calls == pytest.approx(seen.calls, rel=0.02)
+
+
+def test_rows_do_not_see_one_another():
+    one, four = (trace(SMALL, Layout(), rows, 128, cuda=True) for rows in (1, 4))
+    assert four.attention == pytest.approx(4 * one.attention)
+    assert one.attention == pytest.approx(3.5 * 2 * SMALL.layers * SMALL.width * 128 * 128)
+
+
+def test_nothing_is_gathered_ahead_where_weights_are_not_sharded():
+    c = ModelConfig(512, 64, 3, 8, 4, 96, 128)
+    alone, sharded = (trace(c, x, 1, 128, cuda=False) for x in (Layout(tp=2), Layout(tp=2, fsdp=2)))
+    block = (c.parameters - 2 * 512 * 64 - 64) // c.layers
+    norms = 2 * 64
+    assert sharded.late - alone.late == pytest.approx(4 * (block - norms) / 2 + 4 * norms, rel=0.1)
+
+
 def test_a_plan_can_be_made_again_in_one_process():
     layout = Layout(fsdp=2)
     first, again = (trace(SMALL, layout, 1, 128, cuda=False) for _ in range(2))
@@ -120,15 +160,39 @@ def test_many_layers_follow_from_few():
     assert found.memory.parameters == 4 * deep.parameters
 
 
-def test_the_published_run_is_planned(capsys):
-    lines: list[str] = []
+def test_the_published_run_is_planned():
     recipe = load("phi4", scale="phi4", settings=["model.layers=5"])
-    assert print_cluster(recipe, "pretrain", 1920, "h100", 0.4, lines.append) == 0
+    made = plan_cluster(recipe, "pretrain", 1920, "h100")
+    assert made.fits
+    lines = cluster_lines(made, 0.4)
     text = "\n".join(lines)
+    assert "compiled ones keep less" in text
+    sent = [line.split() for line in lines if line.startswith("  replicas")]
+    assert sent[0][:5] == ["replicas", "240", "across", "nodes", "all_reduce"]
     assert "1,920 h100 = replicas 240 x fsdp 4 x cp 1 x tp 2" in text
     assert "the published run (1,920 H100, 21 days, 9.8 T tokens) implies MFU" in text
     for kind in ("parameters", "gradients", "optimizer", "activations", "buffers"):
         assert kind in text
+
+
+def test_fp8_is_planned_as_bf16_and_said_so():
+    keys = ["model.layers=2", "layout.tp=1", "layout.compile=false"]
+    half, eighth = (
+        plan_cluster(
+            load("phi4", scale="phi4", settings=[*keys, f"layout.precision={p}"]), "pretrain", 960, "h100"
+        )
+        for p in ("bf16", "fp8")
+    )
+    assert eighth.trace.memory == half.trace.memory
+    assert any("fp8 is planned as bf16" in line for line in cluster_lines(eighth, 0))
+    assert not any("fp8" in line or "compiled ones" in line for line in cluster_lines(half, 0))
+
+
+def test_days_follow_from_the_rate():
+    made = plan_cluster(load("phi4", scale="phi4", settings=["model.layers=2"]), "pretrain", 1920, "h100")
+    steps = made.tokens / made.step_tokens
+    assert made.days(made.tokens, made.mfu) == pytest.approx(steps * sum(made.seconds.values()) / 86_400)
+    assert made.days(made.tokens, 0.2) == pytest.approx(2 * made.days(made.tokens, 0.4))
 
 
 def test_gpus_that_do_not_divide():

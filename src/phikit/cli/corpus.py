@@ -14,11 +14,11 @@ corpus_app = group("corpus", "Look at a corpus.", no_args_is_help=True)
 
 @app.command()
 def decontaminate(
-    files: Annotated[list[Path], typer.Argument(help="JSONL (.gz, .zst) or Parquet files.")],
+    files: Annotated[list[str], typer.Argument(help="JSONL (.gz, .zst) or Parquet files, or URLs of them.")],
     against: Annotated[
-        list[Path],
+        list[str],
         typer.Option(
-            help="A benchmark: JSONL, JSON, CSV, TSV, Parquet, .tar.gz, .zip, a folder. Repeatable."
+            help="A benchmark: JSONL, JSON, CSV, TSV, Parquet, .tar.gz, .zip, a folder, a URL. Repeatable."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write; a killed call goes on there.")],
@@ -26,10 +26,13 @@ def decontaminate(
     info: Annotated[float, typer.Option(help="7-gram ratio above which a row is a partial match.")] = 0.1,
     contaminated: Annotated[float, typer.Option(help="7-gram ratio from which it is contaminated.")] = 0.4,
     allow: Annotated[
-        list[Path], typer.Option(help="Texts free of the benchmarks; their common 13-grams are no evidence.")
+        list[str], typer.Option(help="Texts free of the benchmarks; their common 13-grams are no evidence.")
     ] = [],  # noqa: B006
     drop_partial: Annotated[
         bool, typer.Option("--drop-partial", help="Leave partial matches out too.")
+    ] = False,
+    drop_numbers: Annotated[
+        bool, typer.Option("--drop-numbers", help="Leave items with other numbers out; without it: partial.")
     ] = False,
     paraphrase: Annotated[
         str,
@@ -48,14 +51,15 @@ def decontaminate(
 
     from phikit.corpus.scrub import Scrub, scrub
     from phikit.jobs.run import Planned
+    from phikit.records.remote import place
     from phikit.report.contamination_page import write_page
 
     settings = Scrub(
-        tuple(against), key, info, contaminated, tuple(allow), drop_partial,
-        paraphrase, paraphrase_from, drop_paraphrase,
+        tuple(map(place, against)), key, info, contaminated, tuple(map(place, allow)), drop_partial,
+        paraphrase, paraphrase_from, drop_paraphrase, drop_numbers,
     )  # fmt: skip
     try:
-        summary = scrub(files, out, settings, workers or os.cpu_count() or 1, on)
+        summary = scrub([place(f) for f in files], out, settings, workers or os.cpu_count() or 1, on)
     except Planned as e:
         say(str(e))
         return

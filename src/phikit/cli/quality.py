@@ -12,7 +12,9 @@ from phikit.cli.app import app, say
 
 @app.command()
 def quality(
-    files: Annotated[list[Path], typer.Argument(help="JSONL (.gz, .zst) or Parquet with a `text` column.")],
+    files: Annotated[
+        list[str], typer.Argument(help="JSONL (.gz, .zst) or Parquet with a `text` column; URLs too.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write; a killed call goes on there.")],
     teacher: Annotated[
         str, typer.Option(help="smollm2, a .gguf, a checkpoint, http://host/v1#model.")
@@ -32,11 +34,13 @@ def quality(
     from phikit.corpus.annotate import RUBRIC
     from phikit.corpus.select import Learning, Selection, learn, select
     from phikit.corpus.table import documents_of
+    from phikit.records.remote import place
 
+    places = [place(f) for f in files]
     if learned is None:
         text = rubric.read_text(encoding="utf-8") if rubric else RUBRIC
         with open_teacher(teacher, log=out / "requests") as asked:
-            report = learn(asked, documents_of(files), out, Learning(sample, votes, good, text))
+            report = learn(asked, documents_of(places), out, Learning(sample, votes, good, text))
         q = report["quality"]
         say(
             f"{report['graded']:,} texts graded, {report['good']['value']:.0%} good. On {q['tested']} others: "
@@ -50,5 +54,5 @@ def quality(
                 f"[{c['agreement']['low']:.1%}, {c['agreement']['high']:.1%}], kappa {c['kappa']:.2f}, "
                 f"AUC {c['auc']:.2f} [{c['auc_low']:.2f}, {c['auc_high']:.2f}]"
             )
-    found = select(lambda: documents_of(files), learned or out, out, Selection(keep, amplify))
+    found = select(lambda: documents_of(places), learned or out, out, Selection(keep, amplify))
     say(f"kept {sum(found['kept'].values()):,}, dropped {sum(found['dropped'].values()):,}: {out}")

@@ -48,17 +48,30 @@ def plan(
     mfu: Annotated[
         float, typer.Option(help="With --gpus: days and cost at this MFU too, such as 0.4.")
     ] = 0.0,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --gpus: its cost over tokens, length and GPUs as a table, and as a page here."
+        ),
+    ] = None,
     settings: Settings = [],  # noqa: B006
 ) -> None:
     """What a run will cost, before any compute: tokens, parameters, FLOPs, memory, disk, what is cached."""
     from phikit.recipe.load import load
-    from phikit.recipe.show import print_plan
+    from phikit.recipe.plan_show import print_plan, say_lines
 
     loaded = load(recipe, scale=scale or None, settings=settings)
-    if gpus:
-        from phikit.recipe.cluster import print_cluster
+    if sweep is not None:
+        from phikit.recipe.plan_sweep import print_sweep
 
-        raise typer.Exit(print_cluster(loaded, stage, gpus, device, mfu, say))
+        print_sweep(loaded, stage, gpus, device, sweep)
+        return
+    if gpus:
+        from phikit.recipe.cluster import cluster_lines, plan_cluster
+
+        made = plan_cluster(loaded, stage, gpus, device)
+        say_lines(cluster_lines(made, mfu))
+        raise typer.Exit(0 if made.fits else 1)
     raise typer.Exit(print_plan(loaded, out or loaded.folder))
 
 
@@ -82,12 +95,17 @@ def show(
 @app.command()
 def trace(
     run: RunFolder,
-    pair: Annotated[str, typer.Argument(help="A pair's id or its first digits, an index, or judged:INDEX.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A pair's id or its first digits, an index, or judged:INDEX; a token: SOURCE@INDEX of a shard."
+        ),
+    ],
 ) -> None:
-    """Go from a preference pair back to its question, rollouts and sources."""
-    from phikit.recipe.show import print_trace
+    """Go from a preference pair, or a token that was trained on, back to its sources."""
+    from phikit.recipe.show import print_token, print_trace
 
-    print_trace(run, pair)
+    (print_token if "@" in what else print_trace)(run, what)
 
 
 @app.command()

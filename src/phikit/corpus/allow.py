@@ -36,7 +36,12 @@ def boilerplate(items: ngrams.Words, least: int = ITEMS, passage: int = PASSAGE)
 
 
 def common_phrases(texts: Sequence[str], least: int = TEXTS) -> np.ndarray:
-    """Hashes (uint64, sorted) of 13-grams in at least `least` of the texts."""
-    own, _ = ngrams.distinct(*ngrams.ngrams(ngrams.words(texts), 13))
-    values, counts = np.unique(own, return_counts=True)
-    return values[counts >= least]
+    """Hashes (uint64, sorted) of 13-grams, as they stand and with numbers alike, in at least `least` of the texts."""
+    w = ngrams.words(texts)
+    found = []
+    for ids in (w.ids, w.alike()):
+        same = ngrams.Words(ids, w.offsets, w.starts, w.ends, w.numbers)
+        own, _ = ngrams.distinct(*ngrams.ngrams(same, 13))
+        values, counts = np.unique(own, return_counts=True)
+        found.append(values[counts >= least])
+    return np.union1d(*found)

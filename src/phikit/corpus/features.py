@@ -45,7 +45,8 @@ def features(w: ngrams.Words) -> Features:
     """Square roots of the counts, scaled so that each row has length 1; a text without words is empty."""
     counts = np.minimum(np.diff(w.offsets), WORDS)
     index = ngrams.ranges(w.offsets[:-1], counts)
-    some = ngrams.Words(w.ids[index], ngrams.offsets_of(counts), w.starts[index], w.ends[index])
+    columns = (c[index] for c in (w.starts, w.ends, w.numbers))
+    some = ngrams.Words(w.ids[index], ngrams.offsets_of(counts), *columns)
     keys, owner = [], []
     for n in (1, 2):
         hashes, offsets = ngrams.ngrams(some, n)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phikit.corpus import latex, mail, packed, pdf, warc
+from phikit.corpus import forum, latex, mail, notebook, packed, pdf, warc
+from phikit.corpus.code import LANGUAGES
 from phikit.corpus.html_tree import decode
 from phikit.corpus.rejection import Rejection
 from phikit.corpus.rows import Part, rows
@@ -20,22 +21,17 @@ from phikit.records import Document, content_id
 from phikit.records.remote import BLOCK, Place, Remote, files_under
 
 FORMATS = {".html": "html", ".htm": "html", ".xhtml": "html", ".md": "markdown", ".markdown": "markdown",
-           ".txt": "plain", ".py": "python", ".tex": "latex"}  # fmt: skip
+           ".txt": "plain", ".rst": "plain", ".tex": "latex", **LANGUAGES}  # fmt: skip
 TABLES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 ROWS = (*TABLES, ".json", ".csv", ".tsv")
 GZIPPED = (".txt.gz", ".html.gz", ".md.gz", ".tex.gz")
-OTHERS = (".epub", ".docx", ".pdf", ".mbox", ".eml", ".warc", ".warc.gz")
+OTHERS = (".epub", ".docx", ".pdf", ".ipynb", ".mbox", ".eml", ".warc", ".warc.gz", *forum.NAMES)
 MAX_FILE = packed.MAX_ENTRY  # bytes of a file that is one document
 KINDS = (*FORMATS, *GZIPPED, *ROWS, *OTHERS)
 
 
-STREAMED = (
-    *ROWS,
-    ".mbox",
-    ".eml",
-    ".warc",
-    ".warc.gz",
-)  # read from a URL as they come; others are copied here first
+# Read from a URL as they come; others are copied here first.
+STREAMED = (*ROWS, ".mbox", ".eml", ".warc", ".warc.gz", *forum.NAMES)
 
 
 @dataclass(frozen=True)
@@ -228,6 +224,17 @@ def _others(path: Any, name: str, source: str) -> Iterator[Item]:
             if path.stat().st_size > MAX_FILE:
                 raise ValueError(_too_large())
             yield _written(pdf.pdf_text(path), source, {**meta, "format": "plain"})
+        elif path.suffix == ".ipynb":
+            if path.stat().st_size > MAX_FILE:
+                raise ValueError(_too_large())
+            text = notebook.notebook_text(path.read_bytes())
+            yield _written(text, source, {**meta, "format": "markdown"})
+        elif path.name.endswith(forum.NAMES):
+            for number, text, licence, error in forum.threads(path):
+                part = f"{name}#{number}"
+                good = {**meta, "path": part, "origin": part, "format": "markdown"}
+                good |= {"licence": licence} if licence else {}
+                yield _unreadable(part, source, error) if error else _written(text, source, good)
         elif path.suffix == ".epub":
             for chapter, page in packed.epub_chapters(path):
                 yield Document(page, source, {**meta, "path": f"{name}#{chapter}", "format": "html"})

@@ -20,6 +20,7 @@ import numpy as np
 import xxhash
 
 from phikit.corpus.cleaned import COLUMNS, keys_of, lines
+from phikit.corpus.code import is_code
 from phikit.corpus.rejection import Rejection
 from phikit.corpus.spill import Spill
 from phikit.records import Document, from_row, to_row
@@ -33,7 +34,7 @@ _BLANK = re.compile(r"\n[ \t]*\n\s*")
 
 def hashes(document: Document) -> Iterator[int]:
     """64-bit hashes of the paragraphs that may be cut, in order."""
-    if not _code(document):
+    if not is_code(document):
         for part in _parts(document.text)[0]:
             if (key := _key(part)) is not None:
                 yield key
@@ -117,7 +118,3 @@ def _key(part: str) -> int | None:
     if len(words) < WORDS:
         return None
     return xxhash.xxh3_64_intdigest(" ".join(words).lower().encode("utf-8", "surrogatepass"))
-
-
-def _code(document: Document) -> bool:
-    return document.source == "code" or document.meta.get("format") == "python"

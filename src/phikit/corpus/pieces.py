@@ -58,7 +58,7 @@ def pieces(folder: Folder, size: int) -> tuple[Iterator[Item], list[list[Piece]]
     `size` bytes, more where there would be more than MANY groups). Raises ValueError as `folders.folder_documents`."""
     _asked.cache_clear()  # a plan shows files as they are now
     files = files_of(folder)
-    size = max(size, sum(_state(f.place)[0] or 0 for f in files) // MANY)
+    size = max(size, sum(state(f.place)[0] or 0 for f in files) // MANY)
     groups: list[list[Piece]] = []
     room = 0
     for file in files:
@@ -83,7 +83,7 @@ def documents(row: Mapping[str, Any], inputs: Iterator[Path], source: str, text_
         return
     at = place(row["where"])
     try:
-        size, stamp = _state(at)
+        size, stamp = state(at)
         if size != row["size"] or (row["part"] and stamp != row["stamp"]):
             raise ValueError(f"{at} has changed since the plan was written: give the command again")
         folder = Folder(at if isinstance(at, Remote) else at.parent, source, text_key)
@@ -93,7 +93,7 @@ def documents(row: Mapping[str, Any], inputs: Iterator[Path], source: str, text_
 
 
 def _cut(file: File, size: int) -> Iterator[Piece]:
-    length, stamp = _state(file.place)
+    length, stamp = state(file.place)
     parts: list[Part] = []
     if length is not None and length > size and file.place.name.endswith((".jsonl", ".parquet")):
         if isinstance(file.place, Remote) and not file.place.ranges:
@@ -114,7 +114,7 @@ def _cut(file: File, size: int) -> Iterator[Piece]:
     if isinstance(
         file.place, Remote
     ):  # as its tasks will see it: a listing may show other marks of a version
-        stamp = _state(Remote(file.place.url))[1]
+        stamp = state(Remote(file.place.url))[1]
     yield from (Piece(file, length, part, stamp) for part in parts)
 
 
@@ -135,7 +135,8 @@ def _grouped(path: Place, size: int) -> list[Part]:
     return parts
 
 
-def _state(at: Place) -> tuple[int | None, str]:
+def state(at: Place) -> tuple[int | None, str]:
+    """(bytes, mark of the version: a time or tag) of a file."""
     if isinstance(at, Remote):
         found = at.stat() if at.listed else _asked(at)
         return found.st_size, found.stamp

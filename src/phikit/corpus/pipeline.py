@@ -23,7 +23,8 @@ import numpy as np
 
 from phikit.corpus import compare, dedup, heldout, paragraphs, quality
 from phikit.corpus.cleaned import batches, keys_of
-from phikit.corpus.decontaminate import CONTAMINATED, INFO, EvalIndex
+from phikit.corpus.code import is_code
+from phikit.corpus.decontaminate import CONTAMINATED, INFO, NUMBERS, EvalIndex
 from phikit.corpus.extract import extract
 from phikit.corpus.finish import concatenate, finish, require
 from phikit.corpus.folders import Folder
@@ -41,14 +42,15 @@ from phikit.text import ngrams
 
 SHARD_CHARACTERS = 2_000_000
 OUTPUTS = ("documents", "heldout", "rejected")
+REASONS = {"13-gram": "contaminated_13gram", "7-gram": "contaminated_7gram", NUMBERS: "contaminated_numbers"}
 
 
 @dataclass(frozen=True)
 class Settings:
     """languages: ISO codes that text may be in (code is exempt). max_code: characters of a code document. quality:
     whether the quality heuristics apply. paragraphs: one that is in more documents is cut from all but the first; 0:
-    none is. near: Jaccard similarity of near duplicates. info, contaminated: 7-gram thresholds. heldout: share of
-    bytes."""
+    none is. near: Jaccard similarity of near duplicates. info, contaminated: 7-gram thresholds. numbers:
+    whether an evaluation item with other numbers is dropped. heldout: share of bytes."""
 
     languages: tuple[str, ...] = ("en",)
     max_code: int = 20_000
@@ -57,6 +59,7 @@ class Settings:
     near: float = 0.8
     info: float = INFO
     contaminated: float = CONTAMINATED
+    numbers: bool = False
     heldout: float = 0.02
 
 
@@ -225,7 +228,7 @@ def clean(item: Item, languages: Sequence[str], max_code: int, heuristics: bool 
         if isinstance(document, Rejection):
             yield document
             continue
-        code = document.source == "code" or document.meta.get("format") == "python"
+        code = is_code(document)
         ranges = quality.CODE if code else quality.TEXT
         if heuristics and (bad := quality.reason(document.text, ranges)):
             yield Rejection.of(document, *bad)
@@ -266,15 +269,16 @@ def _drop_contaminated(
 ) -> tuple[list[Document], list[int]]:
     """The clean documents and their places; a partial match is kept and noted in `meta["contamination"]`."""
     kept, places = [], []
-    matches = against.check(words, info=options["info"], contaminated=options["contaminated"])
+    thresholds = {k: options[k] for k in ("info", "contaminated", "numbers")}
+    matches = against.check(words, **thresholds)
     for i, (d, match) in enumerate(zip(documents, matches)):
         if match.verdict == "contaminated":
             start, end = match.span
             detail = (
-                f"{match.rule}, item {match.item}, {match.overlap} 7-grams, ratio {match.ratio:.3f}: "
+                f"{match.rule}, item {match.item}, {match.shown()}: "
                 f"{' '.join(d.text[start:end].split())[:200]!r}"
             )
-            drop(Rejection.of(d, f"contaminated_{match.rule.replace('-', '')}", detail))
+            drop(Rejection.of(d, REASONS[match.rule], detail))
             continue
         if match.verdict == "partial":
             d = replace(

@@ -6,6 +6,8 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
+from phikit.corpus.reword import reworded
+
 
 def plant(host: str, item: str, rng: random.Random) -> str:
     """`item` on lines of its own at a random place of `host`."""
@@ -57,4 +59,5 @@ KINDS: dict[str, Callable[[str, random.Random, Sequence[str]], str]] = {
     "every 8th word": _every(8),
     "sentence order": _order,
     "half of it": _half,
+    "reworded": lambda t, r, w: reworded(t),
 }

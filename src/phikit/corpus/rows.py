@@ -43,12 +43,13 @@ def rows(place: Place, part: Part | None = None, column: str = "") -> Iterator[t
 def row_groups(place: Place) -> list[tuple[int, int]]:
     """(rows, bytes unpacked) of each row group of a Parquet file. Raises ValueError where it is none."""
     with ExitStack() as stack:
-        about = _parquet_file(place, stack).metadata
+        about = parquet_file(place, stack).metadata
         groups = [about.row_group(i) for i in range(about.num_row_groups)]
         return [(g.num_rows, g.total_byte_size) for g in groups]
 
 
-def _parquet_file(place: Place, stack: ExitStack) -> Any:
+def parquet_file(place: Place, stack: ExitStack) -> Any:
+    """The pyarrow ParquetFile, open until the stack is closed. Raises RowError where it is none."""
     import pyarrow.parquet as pq
 
     source: Any = place
@@ -64,7 +65,7 @@ def _parquet_file(place: Place, stack: ExitStack) -> Any:
 def _parquet(place: Place, part: Part | None, column: str) -> Iterator[tuple[str, Row | str]]:
     """A damaged row group costs its own rows: those after it are read."""
     with ExitStack() as stack:
-        file = _parquet_file(place, stack)
+        file = parquet_file(place, stack)
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         low, high = part or (0, len(sizes))
         only = [column] if column in file.schema_arrow.names else None

@@ -1,13 +1,13 @@
 """`phikit decontaminate`: the hybrid n-gram rule on files of your own, which stay as they are.
 
-Rows are checked in pieces of a file (byte ranges of JSONL, row groups of Parquet) on the job pool, so memory is flat
-and a killed run goes on. What is kept is written with the bytes it had: lines of JSONL, rows of Parquet.
+Rows are checked in pieces of a file (`scrub_files.py`) on the job pool, so memory is flat and a killed run goes on.
+What is kept is written with the bytes it had: lines of JSONL, rows of Parquet.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,77 +18,82 @@ from phikit.corpus.decontaminate import CONTAMINATED, INFO, EvalIndex, Match
 from phikit.corpus.paraphrase import THRESHOLD as ALIKE
 from phikit.corpus.paraphrase import Paraphrase, ParaphraseIndex
 from phikit.corpus.references import read_references, text_of
-from phikit.corpus.rows import MAX_LINE
+from phikit.corpus.scrub_files import Stamp, names, pieces, rows, stamps, write_kept
 from phikit.corpus.sources import writable
+from phikit.jobs.plan import code_of
 from phikit.jobs.pool import run_shards
 from phikit.jobs.progress import bar
 from phikit.jobs.run import LOCAL
-from phikit.records.io import (
-    RowError,
-    atomic_path,
-    bounded_lines,
-    open_lines,
-    parse_row,
-    write_json,
-    write_jsonl,
-)
+from phikit.records.ids import fingerprint
+from phikit.records.io import atomic_path, read_jsonl, write_json, write_jsonl
+from phikit.records.remote import Place, Unreachable, place
 from phikit.text import ngrams
 
-PIECE = 16 << 20  # bytes of a plain JSONL file that are one task
 BATCH = 2 << 20  # characters checked together
 CONTEXT = 160  # characters shown before and after a match
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 
 
 @dataclass(frozen=True)
 class Scrub:
     """against: benchmark files (`references.read_references`). key: the column that is checked; "" is `text`, or all
     strings of the row. info, contaminated: the 7-gram thresholds of report appendix B.1, not disclosed there.
-    allow: texts; a 13-gram that `allow.TEXTS` of them hold is no evidence. partial: drop partial matches too.
+    allow: texts; a 13-gram that `allow.TEXTS` of them hold is no evidence. partial: drop partial matches too. numbers:
+    drop items with other numbers (`numbers_alike`), which are partial matches else.
     paraphrase: an embedder (`ask.embed.open_embedder`) that looks for items in other words; "": none does. alike: the
     cosine from which a window is one. paraphrases: drop those rows too."""
 
-    against: tuple[Path, ...]
+    against: tuple[Place, ...]
     key: str = ""
     info: float = INFO
     contaminated: float = CONTAMINATED
-    allow: tuple[Path, ...] = ()
+    allow: tuple[Place, ...] = ()
     partial: bool = False
     paraphrase: str = ""
     alike: float = ALIKE
     paraphrases: bool = False
+    numbers: bool = False
 
 
 def scrub(
-    files: Sequence[Path], out: Path, settings: Scrub, workers: int = 1, on: str = LOCAL
+    files: Sequence[Place], out: Path, settings: Scrub, workers: int = 1, on: str = LOCAL
 ) -> dict[str, Any]:
     """Writes out/clean/<file> for each file, out/flagged.jsonl (row, match, the text around it and the item's text)
     and out/summary.json; returns the summary. Raises ValueError for files of another kind, and where nothing can be
     checked; a row that cannot be read is in flagged.jsonl with the verdict `unreadable`."""
-    index, texts = _index(_stamps(settings.against), _stamps(settings.allow))  # errors show before any work
-    against = _stamps(settings.against)
+    try:
+        against, allow = stamps(settings.against), stamps(settings.allow)
+        cut = [(path, piece) for path in files for piece in pieces(path)]
+    except Unreachable as e:
+        raise ValueError(f"{e}; check the address, or give the command again") from e
+    items = _items(against, allow, out / ".work")  # errors show before any work
+    index, texts = (
+        _index(str(items)),
+        {r["id"]: r["text"] for r in read_jsonl(items.with_suffix(".jsonl.zst"))},
+    )
     short = _alike(against, settings.paraphrase, settings.alike).too_short if settings.paraphrase else 0
-    names = _names(files)
-    pieces = [
-        {**piece, "against": against, "allow": _stamps(settings.allow), "key": settings.key,
-         "info": settings.info, "contaminated": settings.contaminated,
-         "paraphrase": settings.paraphrase, "alike": settings.alike}
-        for path in files for piece in _pieces(path)
-    ]  # fmt: skip
+    called = names(files)
+    options = {
+        "items": str(items.resolve()), "against": against, "key": settings.key, "info": settings.info,
+        "contaminated": settings.contaminated, "numbers": settings.numbers, "paraphrase": settings.paraphrase,
+        "alike": settings.alike,
+    }  # fmt: skip
+    shards = [(path, {**piece, **options}) for path, piece in cut]
     results = run_shards(
-        check_piece, pieces, work=out / ".work", label="decontaminate", workers=workers, on=on
+        check_piece, [p for _, p in shards], work=out / ".work", label="decontaminate", workers=workers, on=on
     )
     flagged: list[dict[str, Any]] = []
     counts: dict[str, Counter[str]] = {str(p): Counter() for p in files}
-    for piece, (rows, found) in zip(pieces, results):
-        before = counts[piece["path"]]["rows"]
-        counts[piece["path"]]["rows"] += rows
+    for (path, _), (total, found) in zip(shards, results):
+        mine = counts[str(path)]
+        before = mine["rows"]
+        mine["rows"] += total
         for row in found:
-            counts[piece["path"]][row["verdict"]] += 1
+            mine[row["verdict"]] += 1
             if other := row["paraphrase"]:
-                counts[piece["path"]]["paraphrased"] += 1
+                mine["paraphrased"] += 1
                 other["item_text"] = texts.get(other["item"], "")
-            flagged.append({**row, "row": before + row["row"], "item_text": texts.get(row["item"], "")})
+            row = {**row, "file": str(path), "row": before + row["row"]}
+            flagged.append({**row, "item_text": texts.get(row["item"], "")})
     drop = {"contaminated", "unreadable"} | ({"partial"} if settings.partial else set())
     with bar("write", total=len(files), unit="files") as b:
         for path in files:
@@ -96,7 +101,8 @@ def scrub(
                 r["row"] for r in flagged
                 if r["file"] == str(path) and (r["verdict"] in drop or (settings.paraphrases and r["paraphrase"]))
             }  # fmt: skip
-            _write_kept(path, out / "clean" / names[path], gone)
+            first = next((piece for own, piece in shards if own == path), None)
+            write_kept(path, out / "clean" / called[path], gone, first)
             b.advance()
     write_jsonl(out / "flagged.jsonl", flagged)
     summary = _summary(files, counts, flagged, index, settings)
@@ -109,7 +115,7 @@ def scrub(
 
 def check_piece(piece: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
     """(rows, flagged rows with their number in the piece) of one piece."""
-    index, _ = _index(piece["against"], piece["allow"])
+    index = _index(piece["items"])
     alike = _alike(piece["against"], piece["paraphrase"], piece["alike"]) if piece["paraphrase"] else None
     found: list[dict[str, Any]] = []
     texts: list[str] = []
@@ -117,22 +123,24 @@ def check_piece(piece: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
 
     def flush() -> None:
         nonlocal first, size
-        matches = index.check(ngrams.words(texts), info=piece["info"], contaminated=piece["contaminated"])
+        matches = index.check(
+            ngrams.words(texts), **{k: piece[k] for k in ("info", "contaminated", "numbers")}
+        )
         others = alike.check(texts) if alike else [None] * len(texts)
         for i, (match, other) in enumerate(zip(matches, others)):
             if match.verdict != "clean" or other:
-                found.append(_row(piece["path"], first + i, texts[i], match, other))
+                found.append(_row(first + i, texts[i], match, other))
         texts.clear()
         first, size = number, 0
 
-    for row, error in _read(piece):
+    for row, error in rows(piece):
         text = text_of(row, piece["key"]) if row is not None else ""
         if not writable(text):
             text, error = "", "its text holds half of a surrogate pair"
         if not text.strip():
             keys = ", ".join(sorted(map(str, row or {}))).encode("utf-8", "backslashreplace").decode()
             detail = error or f"no text under {piece['key'] or 'text'!r} (keys: {keys})"
-            found.append(_row(piece["path"], number, detail, None))
+            found.append(_row(number, detail, None))
         texts.append(text)
         number += 1
         size += len(text)
@@ -142,54 +150,49 @@ def check_piece(piece: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
     return number, sorted(found, key=lambda r: r["row"])
 
 
-def _row(
-    path: str, number: int, text: str, match: Match | None, other: Paraphrase | None = None
-) -> dict[str, Any]:
+def _row(number: int, text: str, match: Match | None, other: Paraphrase | None = None) -> dict[str, Any]:
     """A row of flagged.jsonl; without a match the row cannot be read, and `text` says why. A row that is nothing but a
     paraphrase has that verdict."""
     m = match or Match(span=(0, len(text)))
     verdict = match.verdict if match else "unreadable"
     a, b = m.span
     return {
-        "file": path, "row": number, "verdict": "paraphrase" if verdict == "clean" else verdict,
+        "file": "", "row": number, "verdict": "paraphrase" if verdict == "clean" else verdict,
         "rule": m.rule, "item": m.item,
-        "overlap": m.overlap, "ratio": round(m.ratio, 4), "span": [a, b],
+        "overlap": m.overlap, "ratio": round(m.ratio, 4), "shown": m.shown() if m.rule else "", "span": [a, b],
         "before": text[max(0, a - CONTEXT) : a], "match": text[a:b],
         "after": text[b : b + CONTEXT] if m.rule else "",
         "paraphrase": {**asdict(other), "match": text[slice(*other.span)]} if other else None,
     }  # fmt: skip
 
 
-Stamp = list[Any]  # [path, bytes, mtime in ns]: a benchmark or file that changed is another one
+def _items(against: list[Stamp], allow: list[Stamp], work: Path) -> Path:
+    """The items' index in `work` (.npz, and beside it .jsonl.zst with the text of each item), built where it is not
+    there from an earlier call with the same benchmarks and code. Raises ValueError where there is no item."""
+    from phikit.corpus.allow import common_phrases
 
-
-def _stamps(paths: Sequence[Path]) -> list[Stamp]:
-    stamps = []
-    for p in paths:
-        if not p.exists():
-            raise ValueError(f"{p}: there is no such file or folder to decontaminate against")
-        all_stats = [q.stat() for q in (p, *(p.rglob("*") if p.is_dir() else ()))]
-        stamps.append([str(p), sum(s.st_size for s in all_stats), max(s.st_mtime_ns for s in all_stats)])
-    return stamps
-
-
-def _index(against: list[Stamp], allow: list[Stamp]) -> tuple[EvalIndex, dict[str, str]]:
-    return _cached(tuple(map(tuple, against)), tuple(map(tuple, allow)))
+    path = work / f"items-{fingerprint([against, allow, code_of(check_piece)])[:16]}.npz"
+    if path.exists() and all(
+        mark for *_, mark in (*against, *allow)
+    ):  # a server may give no mark of a version
+        return path
+    pairs = [pair for where, *_ in against for pair in read_references(place(where))]
+    if not pairs:
+        raise ValueError("decontaminate: name benchmark files with --against, they hold no row")
+    trusted = [text for where, *_ in allow for _, text in read_references(place(where))]
+    for old in work.glob("items-*"):
+        old.unlink()
+    texts = dict(reversed(pairs))  # of an item its whole text, which is its first pair
+    write_jsonl(path.with_suffix(".jsonl.zst"), ({"id": i, "text": t} for i, t in texts.items()))
+    with atomic_path(path) as tmp:
+        EvalIndex(pairs, common=common_phrases(trusted) if trusted else None).save(tmp)
+    return path
 
 
 @lru_cache(maxsize=1)
-def _cached(
-    against: tuple[tuple[Any, ...], ...], allow: tuple[tuple[Any, ...], ...]
-) -> tuple[EvalIndex, dict[str, str]]:
-    """The index of stamped files and the text of each item; once a process."""
-    from phikit.corpus.allow import common_phrases
-
-    pairs = [pair for path, *_ in against for pair in read_references(Path(path))]
-    if not pairs:
-        raise ValueError("decontaminate: name benchmark files with --against, they hold no row")
-    trusted = [text for path, *_ in allow for _, text in read_references(Path(path))]
-    texts = dict(reversed(pairs))  # of an item its whole text, which is its first pair
-    return EvalIndex(pairs, common=common_phrases(trusted) if trusted else None), texts
+def _index(path: str) -> EvalIndex:
+    """Once a process; the name says what is in it."""
+    return EvalIndex.load(Path(path))
 
 
 def _alike(against: list[Stamp], embedder: str, threshold: float) -> ParaphraseIndex:
@@ -199,94 +202,12 @@ def _alike(against: list[Stamp], embedder: str, threshold: float) -> ParaphraseI
 @lru_cache(maxsize=1)
 def _cached_alike(against: tuple[tuple[Any, ...], ...], embedder: str, threshold: float) -> ParaphraseIndex:
     """Once a process: vectors of items stay from piece to piece."""
-    pairs = [pair for path, *_ in against for pair in read_references(Path(path))]
+    pairs = [pair for where, *_ in against for pair in read_references(place(where))]
     return ParaphraseIndex(pairs, open_embedder(embedder), threshold)
 
 
-def _pieces(path: Path) -> Iterator[dict[str, Any]]:
-    """The parts of a file that are checked on their own. A packed JSONL file is one."""
-    if not path.is_file() or not path.name.endswith(SUFFIXES):
-        raise ValueError(f"{path}: give files of these kinds: {' '.join(SUFFIXES)}")
-    stat = path.stat()
-    stamp = {"path": str(path), "size": stat.st_size, "mtime": stat.st_mtime_ns}
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        try:
-            groups = pq.ParquetFile(path).num_row_groups
-        except (OSError, ValueError) as e:
-            raise ValueError(f"{path}: not a readable Parquet file ({e})") from e
-        yield from ({**stamp, "group": i} for i in range(groups))
-    elif path.suffix == ".jsonl":
-        ends = _line_ends(path, stat.st_size)
-        yield from ({**stamp, "start": a, "end": b} for a, b in zip([0, *ends[:-1]], ends))
-    else:
-        yield stamp
-
-
-def _line_ends(path: Path, size: int) -> list[int]:
-    """Offsets after a line feed about every PIECE bytes; the last is the file's size."""
-    ends = []
-    with path.open("rb") as f:
-        while (ends[-1] if ends else 0) + PIECE < size:
-            f.seek((ends[-1] if ends else 0) + PIECE)
-            next(bounded_lines(f, PIECE), None)
-            ends.append(f.tell())
-    return [*ends, size] if not ends or ends[-1] < size else ends
-
-
-def _read(piece: dict[str, Any]) -> Iterator[tuple[dict[str, Any] | None, str]]:
-    """(row, "") or (None, what is wrong with it) of each row of a piece."""
-    if "group" in piece:
-        import pyarrow.parquet as pq
-
-        for batch in pq.ParquetFile(piece["path"]).iter_batches(1024, row_groups=[piece["group"]]):
-            yield from ((row, "") for row in batch.to_pylist())
-        return
-    with open_lines(Path(piece["path"])) as f:
-        if "start" in piece:
-            f.seek(piece["start"])
-        for _, line in bounded_lines(f, MAX_LINE):  # blank ones too: a row's number is its line's
-            try:
-                if line is None:
-                    raise RowError(f"a line of more than {MAX_LINE >> 20} MB")
-                yield parse_row(line), ""
-            except RowError as e:
-                yield None, str(e)
-            if "end" in piece and f.tell() >= piece["end"]:
-                break
-
-
-def _write_kept(path: Path, out: Path, gone: set[int]) -> None:
-    """The file without the rows in `gone`."""
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        file, number = pq.ParquetFile(path), 0
-        with atomic_path(out) as tmp, pq.ParquetWriter(tmp, file.schema_arrow, compression="zstd") as writer:
-            for batch in file.iter_batches(4096):
-                keep = pa.array([number + i not in gone for i in range(batch.num_rows)], pa.bool_())
-                writer.write_batch(batch.filter(keep))
-                number += batch.num_rows
-        return
-    with atomic_path(out) as tmp, open_lines(path) as f, open_lines(tmp, like=path) as g:
-        for number, line in bounded_lines(f, MAX_LINE):
-            if line is not None and number - 1 not in gone:
-                g.write(line)
-
-
-def _names(files: Sequence[Path]) -> dict[Path, str]:
-    """Names under clean/: the files' own, with their folder where two are called alike."""
-    alike = Counter(p.name for p in files)
-    names = {p: p.name if alike[p.name] == 1 else f"{p.parent.name}/{p.name}" for p in files}
-    if len(set(names.values())) < len(names):
-        raise ValueError("two of the files have the same name and folder name; check them in separate calls")
-    return names
-
-
 def _summary(
-    files: Sequence[Path],
+    files: Sequence[Place],
     counts: dict[str, Counter[str]],
     flagged: list[dict[str, Any]],
     index: EvalIndex,
@@ -301,5 +222,6 @@ def _summary(
         "by_file": {str(p): dict(counts[str(p)]) for p in files}, "items_found": len(items),
         "items": len(set(index.ids)), "items_too_short": index.too_short, "boilerplate_13grams": len(index.boilerplate),
         "top_items": dict(items.most_common(10)), "info": settings.info, "contaminated_from": settings.contaminated,
+        "numbers_dropped": settings.numbers,
         "against": [str(p) for p in settings.against],
     }  # fmt: skip

@@ -73,7 +73,7 @@ def bar(label: str, total: float | None = None, unit: str = "rows", done: float 
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("  {task.description:<24}"), BarColumn(30), TaskProgressColumn(show_speed=True),
+        TextColumn("  {task.description}"), BarColumn(30), TaskProgressColumn(show_speed=True),
         TimeRemainingColumn(), TextColumn("{task.fields[extra]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

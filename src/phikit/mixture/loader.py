@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from phikit.mixture.pack import pack, pack_pieces, windows
 from phikit.mixture.shards import WEIGHT_SCALE, TokenShard, is_shard
 from phikit.records.ids import seed_of
 from phikit.records.remote import Place
+
+STREAMS = 16  # rows of shards behind URLs that are fetched at once
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Loader:
     ) -> None:
         self.sources, self.pad = dict(sources), pad
         self.context = next(iter(sources.values())).context
+        self.remote = any(p.shard.remote for p in sources.values())
+        self._pool = ThreadPoolExecutor(STREAMS, "shards") if self.remote else None
         self.order = Order(phases, {s: p.rows for s, p in sources.items()}, seed)
 
     def batch(self, first: int, count: int) -> Batch:
@@ -106,13 +111,15 @@ class Loader:
         own = np.zeros(shape, dtype=np.float32)
         segment = np.full(shape, -1, dtype=np.int64)
         position = np.zeros(shape, dtype=np.int64)
-        names, numbers = [], []
-        for b in range(count):
-            name, row = self.order.row(first + b)
+        rows = [self.order.row(first + b) for b in range(count)]
+
+        def fill(b: int) -> None:
+            name, row = rows[b]
             self.sources[name].fill(row, tokens[b], own[b], segment[b], position[b])
-            names.append(name)
-            numbers.append(row)
-        return finish(tokens, own, segment, position, tuple(names), tuple(numbers))
+
+        for _ in (self._pool.map if self._pool else map)(fill, range(count)):
+            pass
+        return finish(tokens, own, segment, position, *zip(*rows))
 
 
 def finish(

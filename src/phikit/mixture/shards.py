@@ -1,7 +1,8 @@
 """Token shards: documents of one source as ids, loss weights and offsets, memory-mapped.
 
 A shard folder holds `tokens.npy` (uint32), `weights.npy` (uint8, loss weight x 100) and `offsets.npy` (int64,
-one more than documents), and `ids.txt` (a document id a line, for provenance).
+one more than documents), and `ids.txt` (a document id a line, for provenance); or `place.json` alone, which says where
+such a folder is, on this machine or behind a URL.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-from phikit.records.arrays import load_array
-from phikit.records.io import atomic_path, write_text
-from phikit.records.remote import Place
+from phikit.records.arrays import RemoteArray, load_array
+from phikit.records.io import atomic_path, read_json, write_json, write_text
+from phikit.records.remote import Place, Remote, place
 from phikit.records.types import Dialog, Document
 from phikit.text import chat
 from phikit.text.tokenizer import Tokenizer
 
 WEIGHT_SCALE = 100
+PLACE = "place.json"
+LOOKED_AT = 1 << 18  # tokens
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,17 @@ class TokenShard:
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
+    @property
+    def remote(self) -> bool:
+        """Whether its tokens come over a network."""
+        return isinstance(self.tokens, RemoteArray)
+
     @classmethod
     def load(cls, folder: Place) -> TokenShard:
         """Of a local folder, or of a URL (`records.remote`), whose tokens and weights are then read as they are
         needed."""
+        if isinstance(folder, Path) and (folder / PLACE).is_file():
+            folder = place(read_json(folder / PLACE)["at"])
         tokens, weights, offsets = (load_array(folder / f"{n}.npy") for n in ("tokens", "weights", "offsets"))
         return cls(tokens, weights, offsets[:])  # type: ignore[arg-type]  # both kinds of array give slices
 
@@ -56,8 +66,27 @@ class TokenShard:
         write_text(folder / "ids.txt", "".join(i + "\n" for i in ids))
 
 
+def placed(folder: Path, at: str, vocab: int) -> TokenShard:
+    """Says in `folder` that its shard lies at `at`, a folder or URL. Raises ValueError where there is none, or where
+    its first tokens are not of a vocabulary of `vocab`."""
+    where = place(at)
+    where = where.expanduser().resolve() if isinstance(where, Path) else where
+    if not is_shard(where):
+        raise ValueError(f"{where}: no token shard: tokens.npy, weights.npy and offsets.npy belong there")
+    shard = TokenShard.load(where)
+    some = shard.tokens[:LOOKED_AT]
+    if len(some) and some.max() >= vocab:
+        raise ValueError(
+            f"{where}: it holds token {some.max()}, the tokenizer has {vocab:,}: it was made with another one"
+        )
+    write_json(folder / PLACE, {"at": where.url if isinstance(where, Remote) else str(where)})
+    return shard
+
+
 def is_shard(folder: Place) -> bool:
     """Whether a shard lies there."""
+    if isinstance(folder, Path) and (folder / PLACE).is_file():
+        return True
     try:
         (folder / "offsets.npy").stat()
     except (FileNotFoundError, ValueError):  # of a local folder, of a URL

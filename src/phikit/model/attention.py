@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -58,6 +58,9 @@ class Ragged:
     query: torch.Tensor  # [B, Q] which query is in each query slot; any one, where it is padding
     place: torch.Tensor  # [m] the query slot b x Q + q where a query's output is taken
     bias: torch.Tensor  # [B, 1, Q, T] fp32: 0 where a query sees a slot, else -inf
+    made: dict[Any, Any] = field(
+        default_factory=dict, init=False, compare=False
+    )  # from these rows, once a step
 
 
 class _Take(torch.autograd.Function):

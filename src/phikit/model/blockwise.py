@@ -2,8 +2,8 @@
 see are not multiplied: half the work of a causal row, and less where a row holds several documents.
 
 Forward and backward at 512 tokens and 8 heads of 64 take 0.6 of the time of torch's flash kernel for the CPU in
-fp32, 0.45 with products in bf16 (scores are fp32 in both). Probabilities are kept up to `KEPT` tokens a row and made
-again by the backward pass beyond, as flash kernels do.
+fp32, 0.45 with products in bf16 (scores are fp32 in both). Probabilities are kept where a query's take no more than
+`KEPT`, and made again by the backward pass beyond, as flash kernels do: at 512 tokens in bf16, 4/3 of the time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 BLOCK = 64  # queries; 128 takes 1.1 to 1.7 times as long
-KEPT = 256
+KEPT = 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _probabilities(q, k, bias: torch.Tensor | None, span: tuple[int, int, int], 
         s.view(len(s), -1, e - a, e - f)[..., a - f :].add_(_diagonal(e - a))
     else:
         s.view(batch, -1, e - a, e - f).add_(bias[:, :, a:e, f:e])
-    return torch.softmax(s, -1)
+    return torch.softmax(s, -1, out=s)
 
 
 def _diagonal(n: int) -> torch.Tensor:
@@ -86,7 +86,7 @@ class _Attend(torch.autograd.Function):
             f, a, e = span
             p = _probabilities(_queries(q, kv, a, e, h**-0.5), keys, bias, span, b).to(v.dtype)
             out[:, :, a:e] = (p @ values[:, f:e]).view(b, n, e - a, h)
-            if t <= KEPT:
+            if t * v.element_size() <= KEPT:
                 kept.append(p)
         ctx.save_for_backward(q, keys, values, bias, *kept)
         ctx.first = first

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from phikit.model.attention import attend
+from phikit.model.product import product
 from phikit.model.transformer import Block
 
 IN_CACHE = 1 << 17  # elements of the MLP's gate that are worked on at once
@@ -37,18 +38,23 @@ def fuse(block: Block) -> Any:
 
 
 def _forward(block: Block, x_BTD: torch.Tensor, rope, mask, read: torch.Tensor | None = None) -> torch.Tensor:
-    if read is not None:  # few positions ask: the queries and the MLP of the others are left out
+    from phikit.model import fused_trees  # which is made of parts of this file
+
+    trees = fused_trees.slots(block, mask)
+    if trees is None and read is not None:  # queries and MLP of positions that do not ask are left out
         return Block.forward(block, x_BTD, rope, mask, read)
     a, m = block.attn, block.mlp
     cos, sin = (t[..., : a.head_dim // 2] for t in rope)
     half = torch.is_autocast_enabled(x_BTD.device.type)
     dtype = torch.get_autocast_dtype(x_BTD.device.type) if half else x_BTD.dtype
     with torch.autocast(x_BTD.device.type, enabled=False):
-        x, q, k, v = _Project.apply(
-            x_BTD, block.attn_norm.weight, a.q.weight, a.k.weight, a.v.weight,
-            torch.complex(cos, sin).transpose(1, 2), block.attn_norm.eps, dtype,
-        )  # type: ignore[misc]  # fmt: skip
-        out = attend(q, k, v, mask).transpose(1, 2).flatten(2)
+        weights = block.attn_norm.weight, a.q.weight, a.k.weight, a.v.weight
+        turn, eps = torch.complex(cos, sin).transpose(1, 2), block.attn_norm.eps
+        if trees is not None:
+            x, out = fused_trees.attend(x_BTD, *weights, turn.flatten(0, 1), eps, dtype, trees, read)
+        else:
+            x, q, k, v = _Project.apply(x_BTD, *weights, turn, eps, dtype)  # type: ignore[misc]
+            out = attend(q, k, v, mask).transpose(1, 2).flatten(2)
         return _Finish.apply(
             x, out, a.o.weight, block.mlp_norm.weight, m.gate.weight, m.up.weight, m.down.weight,
             block.mlp_norm.eps, dtype,
@@ -64,9 +70,9 @@ class _Project(torch.autograd.Function):
         x = x_BTD.reshape(-1, width)
         scale = _scale(x, eps)
         w = _scaled_qkv(wq, wk, wv, norm, turn.shape[-1], dtype)
-        y = (_cast_product(x, scale, dtype) @ w.T).view(b, t, -1)
+        y = product(_cast_product(x, scale, dtype), w).view(b, t, -1)
         rotated = wq.shape[0] + wk.shape[0]
-        qk = torch.view_as_real(_pairs(y[..., :rotated].float(), turn) * turn).flatten(-2)
+        qk = torch.view_as_real(_pairs(y[..., :rotated].float(), turn.shape[-1]) * turn).flatten(-2)
         ctx.save_for_backward(x, scale, norm, wq, wk, wv, turn)
         ctx.dtype = dtype
         heads = wq.shape[0] // (2 * turn.shape[-1])
@@ -89,11 +95,13 @@ class _Project(torch.autograd.Function):
         g = g.view(b * t, -1)
         w = _scaled_qkv(wq, wk, wv, norm, turn.shape[-1], dtype)
         grad_w = g.T @ _cast_product(x, scale, dtype)
-        grad_x = _norm_backward(g @ w, x, scale, residual.reshape(x.shape))
+        grad_x = _norm_backward(product(g, w.T), x, scale, residual.reshape(x.shape))
         dq, dk, dv = grad_w.split(sizes)
         own = [_unpaired(dq, turn.shape[-1]), _unpaired(dk, turn.shape[-1]), dv.float()]
-        dnorm = sum((d * w).sum(0) for d, w in zip(own, (wq, wk, wv)))
-        return grad_x.view(residual.shape), dnorm, *(d.mul_(norm) for d in own), None, None, None
+        dnorm = torch.zeros_like(norm)
+        for d, w in zip(own, (wq, wk, wv)):
+            _norm_weight_backward(d, w, norm, dnorm)
+        return grad_x.view(residual.shape), dnorm, *own, None, None, None
 
 
 class _Finish(torch.autograd.Function):
@@ -105,7 +113,7 @@ class _Finish(torch.autograd.Function):
         o = attended.reshape(len(x), -1).to(dtype)
         middle = _add_product(x, o, wo)
         scale = _scale(middle, eps)
-        gate_up = _cast_product(middle, scale, dtype) @ _scaled((wg, wu), norm, dtype).T
+        gate_up = product(_cast_product(middle, scale, dtype), _scaled((wg, wu), norm, dtype))
         out = _add_product(middle, _gated(gate_up), wd)
         ctx.save_for_backward(o, middle, scale, gate_up, wo, norm, wg, wu, wd)
         ctx.dtype = dtype
@@ -117,35 +125,48 @@ class _Finish(torch.autograd.Function):
         dtype, shape = ctx.dtype, grads[0].shape
         grad = grads[0].reshape(middle.shape)
         half = grad.to(dtype)
-        hidden, d = _gated_backward(gate_up, half @ wd.to(dtype))
+        hidden, d = _gated_backward(gate_up, product(half, wd.to(dtype).T))
         grad_down = half.T @ hidden
         del hidden
         grad_w = d.T @ _cast_product(middle, scale, dtype)
-        grad = _norm_backward(d @ _scaled((wg, wu), norm, dtype), middle, scale, grad)
+        grad = _norm_backward(product(d, _scaled((wg, wu), norm, dtype).T), middle, scale, grad)
         del d
         half = grad.to(dtype)
         own = [x.float() for x in grad_w.chunk(2)]
-        dnorm = sum((x * w).sum(0) for x, w in zip(own, (wg, wu)))
-        dg, du = (x.mul_(norm) for x in own)
+        dnorm, (dg, du) = torch.zeros_like(norm), own
+        for x, w in ((dg, wg), (du, wu)):
+            _norm_weight_backward(x, w, norm, dnorm)
         return (
-            grad.view(shape), (half @ wo.to(dtype)).view(*shape[:-1], -1), (half.T @ o).to(wo.dtype), dnorm, dg, du,
-            grad_down.to(wd.dtype), None, None,
+            grad.view(shape), product(half, wo.to(dtype).T).view(*shape[:-1], -1), (half.T @ o).to(wo.dtype),
+            dnorm, dg, du, grad_down.to(wd.dtype), None, None,
         )  # fmt: skip
 
 
-def _scale(x_ND: torch.Tensor, eps: float) -> torch.Tensor:
+def _scale(x_ND: torch.Tensor, eps: float, out: torch.Tensor | None = None) -> torch.Tensor:
     """1 / root mean square, [N, 1]."""
-    norm = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
+    norm = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, out=out)
     return norm.square_().div_(x_ND.shape[-1]).add_(eps).rsqrt_()
 
 
 def _norm_backward(
-    grad: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, residual: torch.Tensor
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    residual: torch.Tensor,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The gradient in x of x * scale(x), added to `residual`."""
     grad = grad.to(x.dtype)
     along = torch.linalg.vecdot(grad, x)[:, None] * scale.pow(3) / -x.shape[-1]
-    return torch.addcmul(residual, x, along).addcmul_(grad, scale)
+    return torch.addcmul(residual, x, along, out=out).addcmul_(grad, scale)
+
+
+def _norm_weight_backward(
+    grad: torch.Tensor, w: torch.Tensor, norm: torch.Tensor, along: torch.Tensor
+) -> None:
+    """From the gradient in weights times norm: that in the weights, in its place, and added to `along` the norm's."""
+    along += (grad * w).sum(0)
+    grad.mul_(norm)
 
 
 def _cast_product(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -182,9 +203,7 @@ def _gated_backward(gate_up: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Te
 
 def _add_product(x: torch.Tensor, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """x + a w^T, the sum in x's dtype."""
-    if a.dtype == x.dtype:
-        return torch.addmm(x, a, w.T)
-    return x + a @ w.to(a.dtype).T
+    return x + product(a, w.to(a.dtype))
 
 
 def _scaled(weights: tuple[torch.Tensor, ...], norm: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -217,6 +236,6 @@ def _unpaired(grad: torch.Tensor, pairs: int) -> torch.Tensor:
     return out
 
 
-def _pairs(y: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """[B, T, heads x H] -> complex [B, T, heads, H / 2]."""
-    return torch.view_as_complex(y.unflatten(-1, (-1, turn.shape[-1], 2)))
+def _pairs(y: torch.Tensor, pairs: int) -> torch.Tensor:
+    """[..., heads x H] -> complex [..., heads, H / 2]."""
+    return torch.view_as_complex(y.unflatten(-1, (-1, pairs, 2)))

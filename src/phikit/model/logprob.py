@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from phikit.model.layout import CHUNK, CPU_CHUNK, CUDA_CHUNK
-
-IN_CACHE = 1 << 18  # logits that the CPU turns into gradients at once: 1 MB
+from phikit.model.nll import nll_with_gradients
 
 
 def token_logprobs(
@@ -50,21 +49,29 @@ def weighted_nll(
 ) -> torch.Tensor:
     """-sum(weight x log p(target)), the language-model loss before its division; a scalar. Gradients of a chunk are
     made right after its logits: nothing is computed twice and no logits are kept. `step` in place of what makes loss
-    and gradient of a chunk (`_nll_step`)."""
+    and gradient of a chunk (`_nll_step`; on the CPU `model.nll`)."""
     chunk = chunk or (CUDA_CHUNK if hidden_ND.is_cuda else CPU_CHUNK)
     if not (torch.is_grad_enabled() and hidden_ND.requires_grad) or is_divided(head_VD):
         return -(token_logprobs(hidden_ND, head_VD, targets_N, chunk) * weight_N).sum()
-    step = step or (_compiled_step() if hidden_ND.is_cuda else _nll_step_in_cache)
+    if hidden_ND.is_cuda:
+        step = step or _compiled_step()
     return _WeightedNLL.apply(hidden_ND, head_VD, targets_N, weight_N, chunk, step)  # type: ignore[return-value]
 
 
 class _WeightedNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, head, targets, weight, chunk: int, step: Callable) -> torch.Tensor:
+    def forward(ctx, hidden, head, targets, weight, chunk: int, step: Callable | None) -> torch.Tensor:
         device = hidden.device.type
         half = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if half else hidden.dtype
         with torch.autocast(device, enabled=False):
+            if step is None:
+                of_head = ctx.needs_input_grad[1]
+                total, grad_x, grad_w = nll_with_gradients(
+                    hidden, head, targets, weight, chunk, dtype, of_head
+                )
+                ctx.save_for_backward(grad_x, *([] if grad_w is None else [grad_w]))
+                return total
             x, w = hidden.to(dtype), head.to(dtype)
             grad_x = torch.empty_like(x)
             grad_w = torch.zeros_like(head) if ctx.needs_input_grad[1] else None
@@ -102,21 +109,6 @@ def _nll_step(
     hit = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
     grad = ((wide - below[:, None]).exp() - hit.float()) * weight[:, None]
     return ((below - chosen) * weight).sum(), grad.to(logits.dtype)
-
-
-def _nll_step_in_cache(
-    logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`_nll_step` for the CPU: few passes, a few rows at a time, and the gradient in place of the logits. The
-    denominator of a softmax is its largest numerator over its largest probability."""
-    total, size = torch.zeros(()), max(1, IN_CACHE // logits.shape[1])
-    wide = torch.empty(min(size, len(logits)), logits.shape[1])
-    for x, t, w in zip(*(y.split(size) for y in (logits, targets[:, None], weight[:, None]))):
-        p = torch.softmax(x, -1, dtype=torch.float32, out=wide[: len(x)])
-        below = x.amax(-1, keepdim=True).float() - p.amax(-1, keepdim=True).log_()
-        total += ((below - x.gather(-1, t)) * w).sum()
-        x.copy_(p.mul_(w).scatter_add_(1, t, -w))
-    return total, logits
 
 
 @cache

@@ -85,8 +85,12 @@ class Shared(ParallelStyle):
     """A part of a block whose whole input several divided maps use: their gradients of it are summed once."""
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        group = device_mesh.get_group()
-        module.register_forward_pre_hook(lambda _, args: (shared(args[0], group), *args[1:]))
+        def hook(_, args):
+            if torch.compiler.is_compiling():  # it takes no function that changes gradients in place
+                return DTensor.from_local(args[0], device_mesh, [Replicate()], run_check=False), *args[1:]
+            return shared(args[0], device_mesh.get_group()), *args[1:]
+
+        module.register_forward_pre_hook(hook)
         return module
 
 
@@ -95,7 +99,7 @@ class Wide(ColwiseParallel):
 
     @staticmethod
     def _prepare_input_fn(input_layouts, desired_input_layouts, mod, inputs, device_mesh):
-        return (_Unsummed.apply(inputs[0], device_mesh),)
+        return inputs if isinstance(inputs[0], DTensor) else (_Unsummed.apply(inputs[0], device_mesh),)
 
 
 class _Unsummed(torch.autograd.Function):
@@ -110,6 +114,18 @@ class _Unsummed(torch.autograd.Function):
         return grads[0].to_local(), None
 
 
+class Words(RowwiseParallel):
+    """An embedding divided by vocabulary."""
+
+    @staticmethod
+    def _prepare_output_fn(output_layouts, use_local_output, mod, outputs, device_mesh):
+        found = RowwiseParallel._prepare_output_fn(
+            output_layouts, use_local_output, mod, outputs, device_mesh
+        )
+        # A sum that may still be under way: a compiled block would give no gradient to it.
+        return found.clone()
+
+
 def tensor_parallel(model: Transformer, mesh: DeviceMesh) -> None:
     """Heads, the MLP's width and the vocabulary are divided; every parameter has its place."""
     wide, narrow = Wide(), RowwiseParallel()
@@ -119,7 +135,7 @@ def tensor_parallel(model: Transformer, mesh: DeviceMesh) -> None:
     }  # fmt: skip
     for b in model.blocks:
         parallelize_module(b, mesh, block, src_data_rank=None)
-    rest = {"embed": RowwiseParallel(input_layouts=Replicate()), "norm": Whole()}
+    rest = {"embed": Words(input_layouts=Replicate()), "norm": Whole()}
     if model.head is not None:
         rest["head"] = ColwiseParallel()
     parallelize_module(model, mesh, rest, src_data_rank=None)

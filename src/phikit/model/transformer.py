@@ -35,8 +35,8 @@ def rope_table(positions: torch.Tensor, head_dim: int, base: float) -> tuple[tor
     """cos, sin of shape positions.shape + [H], fp32; the two halves of a head rotate together (NeoX form)."""
     inverse = 1.0 / base ** (torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
     angle = positions[..., None].float() * inverse
-    angle = torch.cat((angle, angle), dim=-1)
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((sin, sin), dim=-1)
 
 
 def rotate(x_BNTH: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phikit.recipe.schema import Recipe
+from phikit.recipe.schema import Checkpoint, Recipe
 from phikit.records.artifact import Artifact
 from phikit.train.sinks import Name
 
@@ -42,6 +42,11 @@ class StageContext:
     def sinks(self) -> tuple[Name, ...]:
         """Where logs of training are copied to. Enters no fingerprint."""
         return self.recipe.metrics.sinks
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """How often a training stage saves its state. Enters no fingerprint."""
+        return self.recipe.checkpoint
 
     def one(self, *stages: str) -> str:
         """The first of these stages that is an input: which of them a recipe has (NEEDS with "a|b")."""

@@ -62,12 +62,19 @@ def split(asked: Sequence[Asked], heldout: float) -> tuple[list[Asked], list[Ask
 
 
 def clean(
-    items: Sequence[T], texts: Sequence[str], held: Sequence[Asked], *, info: float, contaminated: float
+    items: Sequence[T],
+    texts: Sequence[str],
+    held: Sequence[Asked],
+    *,
+    info: float,
+    contaminated: float,
+    numbers: bool = False,
 ) -> tuple[list[T], list[dict[str, Any]]]:
-    """The items whose text holds no held-out question, and a row for each of the others (report appendix B.1)."""
+    """The items whose text holds no held-out question, and a row for each of the others (report appendix B.1;
+    `numbers` as `corpus.decontaminate`)."""
     references = [(a.question.id, a.question.question) for a in held]
     known = {_key(a.question.question): a.question.id for a in held}
-    matches = decontaminate(texts, references, info=info, contaminated=contaminated)
+    matches = decontaminate(texts, references, info=info, contaminated=contaminated, numbers=numbers)
     kept: list[T] = []
     rejected: list[dict[str, Any]] = []
     for item, text, match in zip(items, texts, matches):

@@ -18,6 +18,9 @@ from phikit.recipe.units import show_bytes, show_count
 from phikit.train.cost import causal_pairs, working_memory
 from phikit.train.cost import train_flops as flops_of
 
+FP8 = (
+    "fp8 is planned as bf16: its rate was not measured here, and gathered weights are half of what is planned"
+)
 TRAINED = ("pretrain", "midtrain", "sft", "dpo1", "dpo2")
 
 
@@ -54,6 +57,7 @@ class Plan:
     parameters: int
     lines: tuple[Line, ...]
     layout: tuple[str, ...]  # remarks in words; those that begin with `error:` cannot run
+    long: tuple[str, ...]  # what midtraining's long sources are made of
     disk: int
 
 
@@ -134,11 +138,41 @@ def layout_remarks(recipe: Recipe) -> tuple[str, ...]:
     except ValueError as e:
         wrong.append(str(e))
     return (
-        f"{layout.ranks:,} ranks = replicas {layout.replicas} x fsdp {layout.fsdp} x cp {layout.cp} x tp {layout.tp}; "
-        f"{model.kv_heads} KV heads: "
+        f"{counted(layout.ranks, 'rank', 'ranks')} = replicas {layout.replicas} x fsdp {layout.fsdp} x "
+        f"cp {layout.cp} x tp {layout.tp}; {model.kv_heads} KV heads: "
         f"tp, cp and their product in {{{', '.join(map(str, divisors(model.kv_heads)))}}}",
+        *((FP8,) if layout.precision == "fp8" else ()),
         *(f"error: {w}" for w in dict.fromkeys(wrong)),
     )
+
+
+def long_remarks(recipe: Recipe) -> tuple[str, ...]:
+    """Midtraining's tokens by source, and what its switch of long documents does to them; empty without the stage."""
+    m, p = recipe.midtrain, recipe.pretrain
+    if m is None or p is None:
+        return ()
+    long = m.long * m.tokens
+    parts = ", ".join(f"{name} {show_count(f * long)}" for name, f in m.long_fractions.items())
+    first = (
+        f"midtrain: {show_count(long)} of {show_count(m.tokens)} tokens from long sources ({parts}), "
+        f"{show_count(m.tokens - long)} replayed"
+    )
+    if m.long_documents == "packed-short":
+        row = -(-m.context // p.context)
+        return first, (
+            f"packed-short: samples of at most {p.context:,} tokens, {row} or more joined into one document of "
+            f"{m.context:,}; isolate and upweight do nothing"
+        )
+    heavy = m.upweight / (m.upweight + 1)
+    return first, (
+        f"natural: documents of over {m.isolate or p.context:,} tokens, {p.context:,} in sources made to be long; "
+        f"those of {m.upweight_from or m.context:,} and more count {m.upweight:g} times: half of a source's tokens "
+        f"become {heavy:.0%} of it, and the number of tokens stays"
+    )
+
+
+def counted(n: int, one: str, more: str) -> str:
+    return f"{n:,} {one if n == 1 else more}"
 
 
 def _stage_misfits(name: str, train: Train, layout: Layout) -> list[str]:
@@ -199,6 +233,7 @@ def make_plan(recipe: Recipe) -> Plan:
         network_of(recipe).parameters,
         lines,
         layout_remarks(recipe),
+        long_remarks(recipe),
         disk_bytes(recipe, recipe.stages),
     )
 
@@ -244,7 +279,8 @@ def _train_line(recipe: Recipe, name: str, train: Train) -> Line:
     what = f"{kind}, {train.optimizer}, lr {train.lr:g}, {train.batch:,} rows x {train.context:,}"
     tokens: int | None = getattr(train, "tokens", None)
     if tokens is None:
-        return Line(name, f"{what}, {getattr(train, 'epochs', None) or 1:g} epochs", memory=memory)
+        epochs = getattr(train, "epochs", None) or 1
+        return Line(name, f"{what}, {epochs:g} epoch{'s' * (epochs != 1)}", memory=memory)
     steps = -(-tokens // (train.batch * train.context))
     flops = flops_of(network_of(recipe), tokens, causal_pairs(tokens, train.context))
     return Line(name, what, tokens, steps, flops, memory)

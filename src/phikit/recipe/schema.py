@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
@@ -68,8 +68,11 @@ class Teacher(Section):
 
 
 class Layout(Section):
-    """How the training is laid out on machines; it changes no result beyond rounding."""
+    """How the training is laid out on machines; all but the precision changes no result beyond rounding."""
 
+    ROUNDING: ClassVar[frozenset[str]] = frozenset(
+        ("fsdp", "tp", "cp", "replicas", "device", "compile", "recompute", "attention", "timeout")
+    )
     fsdp: Rows = 1  # ranks that rows and, with cp, weights are divided among
     tp: Rows = 1  # ranks that heads, the MLP and the vocabulary are divided among
     cp: Rows = 1  # ranks that the tokens of a row are divided among
@@ -87,6 +90,7 @@ class Layout(Section):
 class Train(Section):
     """One training run. `batch` is rows of `context` tokens per optimizer step, over all ranks."""
 
+    ROUNDING: ClassVar[frozenset[str]] = frozenset(("micro",))
     context: ContextLength
     rope_base: Positive | None = None  # without it that of the model that enters the stage
     batch: Rows
@@ -245,6 +249,13 @@ class Metrics(Section):
     sinks: tuple[Sink, ...] = ()
 
 
+class Checkpoint(Section):
+    """Of a training stage under way; it enters no fingerprint."""
+
+    every: Positive = 60.0  # seconds from one to the next
+    keep: Rows = 2  # the newest so many; a damaged one falls back to the one before
+
+
 class Recipe(Section):
     """A whole recipe at one scale. A stage that is left out is not run."""
 
@@ -256,6 +267,7 @@ class Recipe(Section):
     teacher: Teacher = Teacher()
     layout: Layout = Layout()
     metrics: Metrics = Metrics()
+    checkpoint: Checkpoint = Checkpoint()
     init: Init | None = None
     questions: Questions | None = None
     corpus: Corpus | None = None

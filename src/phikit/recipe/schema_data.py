@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,7 +15,11 @@ Fractions = dict[str, Share]
 
 
 class Section(BaseModel):
+    """ROUNDING: keys that say where and how something is computed; results differ by rounding at most. They enter no
+    fingerprint, so that a run goes on after they were changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    ROUNDING: ClassVar[frozenset[str]] = frozenset()
 
 
 Range = tuple[int, int]
@@ -47,10 +51,12 @@ class World(Section):
 
 
 class Decontaminate(Section):
-    """Hybrid 13/7-gram rule of report appendix B.1; both thresholds are not disclosed."""
+    """Hybrid 13/7-gram rule of report appendix B.1; both thresholds are not disclosed. `numbers`: what an item with
+    other numbers in it is called, for which the report has no rule."""
 
     info: Share = 0.1
     contaminated: Share = 0.4
+    numbers: Literal["partial", "contaminated"] = "partial"
     against: tuple[str, ...] = ()  # folders of benchmark files, beside the recipe's own held-out sets
 
 
@@ -140,6 +146,13 @@ class Phase(Section):
         return self
 
 
+class Tokenized(Section):
+    """A folder or URL of token shards, made by the recipe's tokenizer; they are read where they are."""
+
+    source: str
+    path: str
+
+
 class Mixture(Section):
     """Fractions of the pretraining tokens; epochs follow from them (report section 3.2, Table 5)."""
 
@@ -148,6 +161,7 @@ class Mixture(Section):
     answer_weight: NotNegative = 1.0  # loss weight of answer tokens, where a document marks them
     other_weight: dict[str, Share] = {}  # by source: of all its other tokens, where below 1
     max_epochs: Multiple = 20.0  # a source that would be repeated more often is an error
+    shards: tuple[Tokenized, ...] = ()  # sources that are tokens already
 
     @model_validator(mode="after")
     def _whole(self) -> Mixture:

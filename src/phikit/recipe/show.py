@@ -1,4 +1,4 @@
-"""What the commands print: plan, run, trace and keys, as tables."""
+"""What the commands print: run, trace and keys, as tables."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from phikit.recipe.plan import make_plan
 from phikit.recipe.run import TIMINGS
 from phikit.recipe.schema import Recipe
-from phikit.recipe.sources import STAGE_PACKAGE
-from phikit.recipe.status import statuses
 from phikit.recipe.trace import Node, trace
-from phikit.recipe.units import show_bytes, show_count
+from phikit.recipe.units import show_bytes
 from phikit.records import artifact
 from phikit.records.io import read_json
 from phikit.report import lengths
@@ -29,49 +26,12 @@ WIDTH = 150  # columns of a table that goes to a file
 TEXT = 160  # characters of a text that a tree shows
 
 
-def print_plan(recipe: Recipe, out: Path, package: str = STAGE_PACKAGE) -> int:
-    """Prints the plan; 1 where the layout cannot run, else 0."""
-    made = make_plan(recipe)
-    state = {s.name: "cached" if s.cached else s.reason for s in statuses(recipe, out, package)}
-    title = f"{recipe.name} at {made.scale}: {made.parameters:,} parameters -> {out}"
-    table = Table("stage", title=title, title_justify="left")
-    table.add_column("what", overflow="fold")
-    for column in ("tokens", "steps", "FLOPs", "memory/rank"):
-        table.add_column(column, justify="right")
-    table.add_column("state", overflow="fold")
-    for line in made.lines:
-        table.add_row(
-            line.stage,
-            escape(line.what),
-            "-" if line.tokens is None else show_count(line.tokens),
-            "-" if line.steps is None else f"{line.steps:,}",
-            "-" if line.flops is None else f"{line.flops:.2e}",
-            "-" if line.memory is None else show_bytes(line.memory.total),
-            escape(state[line.stage]),
-        )
-    console = _console()
-    console.print(table)
-    memory = [(x.memory.total, x.stage, x.memory) for x in made.lines if x.memory]
-    if memory:
-        _, stage, most = max(memory, key=lambda m: m[0])
-        console.print(
-            f"memory of {stage}: weights {show_bytes(most.weights)}, gradients {show_bytes(most.gradients)}, "
-            f"optimizer {show_bytes(most.optimizer)}, activations {show_bytes(most.activations)}, "
-            f"buffers {show_bytes(most.buffers)} (estimate)"
-        )
-    flops = sum(x.flops or 0 for x in made.lines)
-    console.print(f"training {flops:.2e} FLOPs; disk up to {show_bytes(made.disk)}", highlight=False)
-    for remark in made.layout:
-        console.print(escape(remark), highlight=False, style="bold red" if remark.startswith("error") else "")
-    return 1 if any(remark.startswith("error") for remark in made.layout) else 0
-
-
 def print_run(run: Path) -> None:
     """Stages with seconds and counts, then scores; ValueError where the folder holds no run."""
     if not (run / TIMINGS).is_file():
         raise ValueError(f"{run}: no run here (it has no {TIMINGS}); start one with `phikit run --out {run}`")
     timings = read_json(run / TIMINGS)
-    console = _console()
+    console = terminal()
     title = f"{timings['recipe']} at {timings['scale']}"
     table = Table("stage", title=title, title_justify="left")
     table.add_column("state", overflow="fold")
@@ -126,7 +86,28 @@ def print_trace(run: Path, pair: str) -> None:
     _branches(tree, node, {node.id})
     if node.others:
         tree.add(f"{node.others:,} more rollouts of the same question")
-    _console().print(tree)
+    terminal().print(tree)
+
+
+def print_token(run: Path, where: str) -> None:
+    """A token of a shard (SOURCE@INDEX): its document, its place in it and in the source, and what that was made of."""
+    from phikit.recipe.trace_token import trace_token
+
+    t = trace_token(run, where)
+    before, own, after = (" ".join(x.split("\n")) for x in t.around)
+    tree = Tree(
+        f"[bold]{escape(where)}[/bold]  token {t.token} {escape(repr(t.text))}, {t.number + 1:,} of {t.tokens:,}"
+    )
+    tree.add(f"{escape(before[-TEXT // 2 :])}[reverse]{escape(own)}[/reverse]{escape(after[: TEXT // 2])}")
+    if t.characters and t.bytes:
+        tree.add("in the document's text: characters {}-{}, bytes {}-{}".format(*t.characters, *t.bytes))
+    if t.place:
+        how = "the token itself" if t.exact else "what holds it; extraction changed the text, or repeats it"
+        tree.add(f"{escape(t.source)}: bytes {t.place[0]}-{t.place[1]} ({how})")
+    elif t.source:
+        tree.add(f"{escape(t.source)}: the file is not at hand")
+    _branches(tree.add(_label(t.document)), t.document, {t.document.id})
+    terminal().print(tree)
 
 
 def _branches(tree: Tree, node: Node, shown: set[str]) -> None:
@@ -175,7 +156,7 @@ def copy_export(run: Path, to: Path) -> list[str]:
     return lines
 
 
-def _console() -> Console:
+def terminal() -> Console:
     """A file or pipe has no width: give it one that cuts nothing."""
     return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from phikit.recipe import sources
 from phikit.recipe.model_paths import model_path
-from phikit.recipe.schema import STAGES, Recipe
+from phikit.recipe.schema import STAGES, Recipe, Section
 from phikit.records import artifact
 from phikit.records.ids import fingerprint
 from phikit.records.remote import Remote, files_under, place
@@ -85,6 +85,9 @@ def _inputs(
 def _config(recipe: Recipe, name: str, declared: sources.Declared, package: str) -> dict[str, Any]:
     dump = recipe.model_dump(mode="json")
     sections = {n: dump[n] for n in sorted({name, "seed", *declared.reads}) if n in dump}
+    for n, keys in sections.items():
+        if isinstance(section := getattr(recipe, n), Section):
+            sections[n] = {k: v for k, v in keys.items() if k not in section.ROUNDING}
     config: dict[str, Any] = {
         "recipe": sections,
         "sources": sources.sources_fingerprint(name, package),

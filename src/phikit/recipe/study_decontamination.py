@@ -2,7 +2,8 @@
 
 Items are planted into documents of this machine, changed in known ways. Two sets of items: the closed world's held-out
 problems, and passages of the same documents, which are longer and no hosts. Half of the documents are left clean.
-Rules: any shared 13-gram; the hybrid of the report (13-grams, then the ratio of 7-grams) at three thresholds.
+Rules: any shared 13-gram; the hybrid of the report (13-grams, then the ratio of 7-grams) at three thresholds; at the
+recipe's one beside it 13-grams in which numbers are alike (`corpus.decontaminate.numbers: contaminated`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from phikit.records.io import write_json
 
 SEED, PLANTS = 7, 60
 CONTAMINATED = (0.6, 0.4, 0.2)  # ratios of the hybrid rule; the recipe's is 0.4
+NUMBERS_AT = 0.4
 WORDS = (20, 60)  # of an item
 
 
@@ -68,6 +70,8 @@ def measure(name: str, items: Sequence[tuple[str, str]], texts: Sequence[str]) -
     for ratio in CONTAMINATED:
         matches = index.check(w, info=min(0.1, ratio), contaminated=ratio)
         found[f"hybrid {ratio:.0%}"] = [m.verdict == "contaminated" for m in matches]
+    matches = index.check(w, contaminated=NUMBERS_AT, numbers=True)
+    found[f"hybrid {NUMBERS_AT:.0%}, numbers alike"] = [m.verdict == "contaminated" for m in matches]
     labels = [*kinds, *["clean documents"] * len(clean)]
     rows = []
     for kind in (*KINDS, "clean documents"):

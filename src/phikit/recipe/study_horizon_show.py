@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phikit import stats
+from phikit.recipe.frames import Frame
 from phikit.recipe.study_figures import interval, svg, table
 from phikit.recipe.study_horizon import LR, SHARES
 from phikit.recipe.units import show_count
@@ -91,24 +92,21 @@ def picture(rows: Sequence[Row]) -> str:
     return svg(720, 300, "Study horizon", _losses(rows), _best(rows))
 
 
-COLOURS = ("#9ab8d6", "#6c9bc8", "#2563a8", "#123a66")  # from short to long
-
-
 def _losses(rows: Sequence[Row]) -> list[Html]:
     points = [(math.log2(f), y) for r in rows for h in r["horizons"] for f, y in h["points"] if y is not None]
-    frame = _Frame(46, 330, points)
+    frame = Frame(46, 330, points)
     marks = frame.axes(
         [(x, f"{float(LR) * 2**x:.2g}") for x in sorted({x for x, _ in points})], "rate", "loss"
     )
     for r in rows:
-        for colour, h in zip(COLOURS, r["horizons"]):
+        for colour, h in zip(Frame.COLOURS, r["horizons"]):
             line = [(math.log2(f), y) for f, y in h["points"] if y is not None]
             marks.append(
                 tag("polyline", points=frame.path(line), fill="none", stroke=colour, stroke_width=1.5)
             )
             if h["inside"]:
                 marks.append(frame.dot(math.log2(h["factor"]), h["loss"], 3, colour))
-    for i, (colour, h) in enumerate(zip(COLOURS, rows[0]["horizons"])):
+    for i, (colour, h) in enumerate(zip(Frame.COLOURS, rows[0]["horizons"])):
         marks.append(
             tag(
                 "text",
@@ -127,7 +125,7 @@ def _best(rows: Sequence[Row]) -> list[Html]:
     lr = float(LR)
     points = [(math.log2(h["tokens"]), math.log2(lr * h["factor"])) for r in rows for h in r["horizons"]]
     rings = [(max(x for x, _ in points), math.log2(lr * r["rates"]["predicted"]["factor"])) for r in rows]
-    frame = _Frame(400, 700, [*points, *rings], log_y=True)
+    frame = Frame(400, 700, [*points, *rings], log_y=True)
     ticks = [(math.log2(h["tokens"]), show_count(h["tokens"])) for h in rows[0]["horizons"]]
     marks = frame.axes(ticks, "tokens", "best rate (ring: predicted)")
     for r, ring in zip(rows, rings):
@@ -148,47 +146,3 @@ def _best(rows: Sequence[Row]) -> list[Html]:
             )
         )
     return marks
-
-
-class _Frame:
-    """A plot's place: data to pixels between `left` and `right`."""
-
-    TOP, BOTTOM = 12, 250
-
-    def __init__(
-        self, left: float, right: float, points: Sequence[tuple[float, float]], log_y: bool = False
-    ) -> None:
-        self.left, self.right, self.log_y = left, right, log_y
-        xs, ys = zip(*points)
-        pad = (max(ys) - min(ys)) * 0.06 or 0.5
-        self.x0, self.x1, self.y0, self.y1 = min(xs), max(xs), min(ys) - pad, max(ys) + pad
-
-    def x(self, v: float) -> float:
-        span = self.x1 - self.x0 or 1.0
-        return round(self.left + 10 + (v - self.x0) / span * (self.right - self.left - 24), 1)
-
-    def y(self, v: float) -> float:
-        return round(self.TOP + (self.y1 - v) / (self.y1 - self.y0) * (self.BOTTOM - self.TOP), 1)
-
-    def path(self, points: Sequence[tuple[float, float]]) -> str:
-        return " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
-
-    def dot(self, x: float, y: float, r: float, colour: str) -> Html:
-        return tag("circle", cx=self.x(x), cy=self.y(y), r=r, fill=colour)
-
-    def axes(self, ticks: Sequence[tuple[float, str]], x_name: str, y_name: str) -> list[Html]:
-        """Grid lines with their values; `ticks` of x with what they are called."""
-        from phikit.report.charts import nice_ticks
-
-        if self.log_y:
-            rates = [m * 10.0**e for e in range(-6, 1) for m in (1, 2, 3, 5, 7)]
-            values = [(math.log2(v), f"{v:g}") for v in rates if self.y0 <= math.log2(v) <= self.y1]
-        else:
-            values = [(v, f"{v:g}") for v in nice_ticks(self.y0, self.y1)]
-        middle, right = (self.left + self.right) / 2, self.right - 4
-        return [
-            *(tag("line", x1=self.left, x2=right, y1=self.y(v), y2=self.y(v), class_="grid") for v, _ in values),
-            *(tag("text", t, x=self.left - 5, y=self.y(v) + 4, text_anchor="end") for v, t in values),
-            *(tag("text", t, x=self.x(v), y=self.BOTTOM + 16, text_anchor="middle") for v, t in ticks),
-            tag("text", f"{y_name}, by {x_name}", x=middle, y=self.BOTTOM + 38, text_anchor="middle"),
-        ]  # fmt: skip

@@ -49,6 +49,16 @@ def trace(run: Path, pair: str) -> Node:
     return node
 
 
+def lineage(run: Path, id: str, stages: tuple[str, ...]) -> Node:
+    """The row with this id in the files of the stages, with the rows it was made from. Raises ValueError where there is
+    none."""
+    root = Node("", "", {"parents": [id]})
+    _walk(run, root, stages)
+    if not root.parents:
+        raise ValueError(f"{run}: no file of {', '.join(stages)} has a row with the id {id}")
+    return root.parents[0]
+
+
 def references(row: dict[str, Any]) -> list[str]:
     """Ids of other rows that a row names: its parents, and id-like values of `meta` and of other keys."""
     found = [str(p) for p in row.get("parents", ())]

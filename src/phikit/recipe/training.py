@@ -88,8 +88,9 @@ def train_config(ctx: StageContext, steps: int, rows: int) -> TrainConfig:
     optim = OptimConfig(c.optimizer, c.lr, c.matrix_lr, c.weight_decay, tuple(c.betas), c.eps)
     decay = 1.0 - c.warmup if c.decay is None else c.decay
     return TrainConfig(
-        steps, rows, micro, optim, c.warmup, decay, c.final_lr, c.clip, layout, seed=ctx.seed, skip=c.skip
-    )
+        steps, rows, micro, optim, c.warmup, decay, c.final_lr, c.clip, layout, ctx.checkpoint.every, ctx.seed,
+        c.skip, ctx.checkpoint.keep,
+    )  # fmt: skip
 
 
 def language_rows(

@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from phikit.recipe.context import StageContext
 from phikit.recipe.schema import Recipe
+from phikit.recipe.tune_page import lr_page, warmup_page
 from phikit.recipe.units import show_count
 from phikit.records import artifact
 from phikit.records.ids import fingerprint
-from phikit.records.io import read_json, write_json, write_text
-from phikit.report import charts
-from phikit.report.details import figure
-from phikit.report.document import document
-from phikit.report.markup import tag
+from phikit.records.io import read_json, write_json
 
 if TYPE_CHECKING:
     from phikit.mixture.loader import PackedSource
@@ -35,7 +32,8 @@ SPIKE = 1.0  # nats above the lowest mean so far: the run has come apart
 
 @dataclass(frozen=True)
 class Fit:
-    """The lowest point of a parabola through loss over log2 of the factor; `inside`: between the factors tried."""
+    """The lowest point of a parabola through loss over log2 of the factor; `inside`: it lies between the factors tried,
+    and the best of these is not at their edge."""
 
     factor: float
     loss: float
@@ -56,7 +54,7 @@ def parabola(points: Sequence[tuple[float, float]]) -> Fit:
     near = points[first : first + 3] if len(points) < 5 else points[max(0, best - 2) : best + 3]
     x, y = np.log2([p[0] for p in near]), np.asarray([p[1] for p in near])
     a, b, c = np.polyfit(x, y, 2)
-    inside = bool(a > 0 and x[0] < -b / (2 * a) < x[-1])
+    inside = bool(a > 0 and x[0] < -b / (2 * a) < x[-1] and 0 < best < len(points) - 1)
     at = -b / (2 * a) if inside else math.log2(points[best][0])
     return Fit(2.0**at, float(a * at * at + b * at + c) if inside else points[best][1], inside)
 
@@ -171,22 +169,13 @@ def tune_lr(
     """Best factor at each shorter horizon, and the rate at the recipe's own; writes lr.json and lr.html."""
     c: Any = tuning.recipe.pretrain
     sweeps = [sweep(tuning, share, factors) for share in shares]
-    best = [(s.tokens, s.fit.factor) for s in sweeps]
     factor = extended(sweeps, c.tokens)
     found = {
         "lr": c.lr * factor, "factor": factor, "tokens": c.tokens, "horizons": [s.row() for s in sweeps],
         "sure": all(s.fit.inside for s in sweeps),
     }  # fmt: skip
     write_json(tuning.out / "lr.json", found)
-    line = charts.line(
-        [(math.log10(t), round(math.log10(c.lr * f), 6)) for t, f in [*best, (c.tokens, factor)]],
-        [f"{show_count(round(t))} tokens: {c.lr * f:.3g}" for t, f in [*best, (c.tokens, factor)]],
-        x_name="log10 of the tokens", y_name="log10 of the best rate", title="best rate",
-    )  # fmt: skip
-    title = f"Learning rate for {show_count(c.tokens)} tokens: {c.lr * factor:.3g}"
-    says = "Extended along a straight line in both logarithms; the last point is the recipe's own horizon."
-    shown = [_chart(s.points, f"{show_count(s.tokens)} tokens", c.lr, s.fit) for s in sweeps]
-    _page(tuning.out / "lr.html", title, [*shown, figure("Best rate by horizon", line, says)])
+    lr_page(tuning.out / "lr.html", c.lr, found)
     return found
 
 
@@ -196,7 +185,7 @@ def tune_warmup(
     """The largest of `factors` at which each warm-up stays together over twice its length; warmup.json, .html."""
     c: Any = tuning.recipe.pretrain
     steps = tuning.steps(1.0)
-    rows, shown = [], []
+    rows: list[dict[str, Any]] = []
     for warmup in warmups or (c.warmup / 4, c.warmup, c.warmup * 2):
         stable = 0.0
         for factor in factors:
@@ -205,11 +194,6 @@ def tune_warmup(
             why = broken(losses, stop)
             tuning.say(f"warm-up {warmup:.2%}, lr {c.lr * factor:.3g}: {why or 'stable'}")
             rows.append({"warmup": warmup, "factor": factor, "steps": stop, "losses": losses, "broken": why})
-            name = f"warm-up {warmup:.2%}, rate x {factor:g}"
-            shown.append(figure(name, charts.line(
-                list(enumerate(losses)), [f"step {i + 1}: {x:.3f}" for i, x in enumerate(losses)],
-                x_name="step", y_name="loss", title=name,
-            ), why or "stable"))  # fmt: skip
             if why:
                 break
             stable = factor
@@ -220,7 +204,7 @@ def tune_warmup(
         "runs": rows,
     }
     write_json(tuning.out / "warmup.json", found)
-    _page(tuning.out / "warmup.html", f"Warm-up at {c.lr:g} and above", shown)
+    warmup_page(tuning.out / "warmup.html", found)
     return found
 
 
@@ -235,19 +219,3 @@ def broken(losses: Sequence[float], steps: int) -> str:
         if mean > low + SPIKE:
             return f"loss {mean:.2f} around step {i + 3}, {mean - low:.2f} above its lowest"
     return ""
-
-
-def _chart(points: Sequence[tuple[float, float]], name: str, lr: float, fit: Fit):
-    kept = [(math.log10(lr * f), y) for f, y in points]
-    labels = [f"lr {lr * f:.3g}: {y:.4f}" for f, y in points]
-    says = f"lowest near {lr * fit.factor:.3g}" + (
-        "" if fit.inside else ", at the edge of what was tried: try more"
-    )
-    return figure(
-        name, charts.line(kept, labels, x_name="log10 of the rate", y_name="loss", title=name), says
-    )
-
-
-def _page(path: Path, title: str, body: Sequence[Any]) -> None:
-    main = tag("main", tag("h1", title), tag("div", list(body), class_="grid3"))
-    write_text(path, document(title, [main], ["style.css"], ["page.js"]))

@@ -69,6 +69,8 @@ def page(folder: Path) -> str:
             f"shared / min(row, item) above {s['info']:g} is a partial match, from {s['contaminated_from']:g} on it is "
             "contaminated (Phi-4 report, appendix B.1; it does not give the thresholds). Words are lower-cased runs of "
             "letters and digits: wrapping, case and punctuation change nothing. "
+            "An item with other numbers in it is looked for too, by 13-grams in which numbers are alike and at least "
+            f"eight words are none, by the same ratio: it is {'contaminated' if s['numbers_dropped'] else 'partial'}. "
             f"{s['items_too_short']:,} items have fewer than 7 words, which no n-gram rule can find; nor can it find a "
             "paraphrase.",
             class_="lead",
@@ -103,7 +105,7 @@ def _match(row: dict[str, Any]) -> Html:
     other = row.get("paraphrase")
     facts = [f"{row['file']}, row {row['row'] + 1:,}"]
     if row["rule"]:
-        facts.append(f"{row['overlap']} 7-grams, ratio {row['ratio']:.3f}")
+        facts.append(row["shown"])
     if other:
         facts.append(f"cosine {other['score']:.3f} with {other['item']}")
     who = tag(

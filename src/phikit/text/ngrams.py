@@ -26,6 +26,7 @@ _OTHER, _LETTER, _ALONE = 0, 1, 2
 _SHORT = 32  # characters of a word that are looked at a place at a time; few words are longer
 _BLOCK = 1 << 15  # runs of words that are hashed together: 256 kB an array
 _BASE = 0x9E3779B97F4A7C15
+_NUMBER = np.uint64(0x6E756D6265727321)
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class Words:
     """Word ids of D texts with W words in all.
 
     ids: uint64 [W]; offsets: int64 [D+1], text d owns words offsets[d]:offsets[d+1];
-    starts, ends: int32 [W], each word's character span in its own text.
+    starts, ends: int32 [W], each word's character span in its own text; numbers: bool [W], whether it is decimal
+    digits alone.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
+    numbers: np.ndarray
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -49,7 +52,12 @@ class Words:
         texts = np.asarray(texts, dtype=np.int64)
         counts = np.diff(self.offsets)[texts]
         index = ranges(self.offsets[:-1][texts], counts)
-        return Words(self.ids[index], offsets_of(counts), self.starts[index], self.ends[index])
+        columns = (self.starts[index], self.ends[index], self.numbers[index])
+        return Words(self.ids[index], offsets_of(counts), *columns)
+
+    def alike(self) -> np.ndarray:
+        """The ids with one and the same for all numbers: uint64 [W]."""
+        return np.where(self.numbers, _NUMBER, self.ids)
 
 
 def words(texts: Sequence[str]) -> Words:
@@ -67,9 +75,9 @@ def words(texts: Sequence[str]) -> Words:
         parts.append(_words_of_batch(batch))
     if not parts:
         none = np.zeros(0, np.int32)
-        return Words(np.zeros(0, np.uint64), np.zeros(1, np.int64), none, none)
-    ids, counts, starts, ends = (np.concatenate(column) for column in zip(*parts))
-    return Words(ids, offsets_of(counts), starts, ends)
+        return Words(np.zeros(0, np.uint64), np.zeros(1, np.int64), none, none, np.zeros(0, bool))
+    ids, counts, *columns = (np.concatenate(column) for column in zip(*parts))
+    return Words(ids, offsets_of(counts), *columns)
 
 
 def ngrams(w: Words, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,9 +142,9 @@ def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.arange(len(shift), dtype=np.int64) + shift
 
 
-def _words_of_batch(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(ids, words per text, starts, ends) of the texts, which are scanned as one array of code points."""
-    kinds, hashes = _characters()
+def _words_of_batch(texts: list[str]) -> tuple[np.ndarray, ...]:
+    """(ids, words per text, starts, ends, numbers) of the texts, which are scanned as one array of code points."""
+    kinds, hashes, digits = _characters()
     # The line feed keeps the last word of a text apart from the first of the next.
     points = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
     if points.max() >= _PLANES:
@@ -154,7 +162,18 @@ def _words_of_batch(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     text_start = offsets_of(np.array([len(t) + 1 for t in texts]))
     counts = np.diff(np.searchsorted(begin, text_start))
     base = np.repeat(text_start[:-1], counts)
-    return ids, counts, (begin - base).astype(np.int32), (end - base).astype(np.int32)
+    numbers = _numbers(points, digits, begin, length)
+    return ids, counts, (begin - base).astype(np.int32), (end - base).astype(np.int32), numbers
+
+
+def _numbers(points: np.ndarray, digits: np.ndarray, begin: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Which words are digits alone: few begin with one, and only those are looked at."""
+    found = digits.take(points.take(begin))
+    some = np.flatnonzero(found)
+    if len(some):
+        characters = digits.take(points[ranges(begin[some], length[some])])
+        found[some] = np.logical_and.reduceat(characters, offsets_of(length[some])[:-1])
+    return found
 
 
 def _sums(points: np.ndarray, hashes: np.ndarray, begin: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -181,19 +200,21 @@ def _sums(points: np.ndarray, hashes: np.ndarray, begin: np.ndarray, length: np.
 
 
 @lru_cache(maxsize=1)
-def _characters() -> tuple[np.ndarray, np.ndarray]:
-    """Per code point: its kind (uint8) and the hash of its lower-case form (uint64)."""
+def _characters() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per code point: its kind (uint8), the hash of its lower-case form (uint64), whether it is a decimal digit."""
     kinds = np.zeros(_PLANES, np.uint8)
+    digits = np.zeros(_PLANES, bool)
     lower = np.arange(_PLANES, dtype=np.uint64)
     for point in range(_PLANES):
         c = chr(point)
         if c.isalnum() or c == "_":
             kinds[point] = _LETTER
+            digits[point] = c.isdecimal()
             lower[point] = ord(c.lower()[0])  # one character for one: spans stay those of the text itself
     for first, last in _UNSPACED:
         span = kinds[first : last + 1]
         span[span == _LETTER] = _ALONE
-    return kinds, _mix(lower + np.uint64(1))
+    return kinds, _mix(lower + np.uint64(1)), digits
 
 
 def _powers(n: int) -> np.ndarray:

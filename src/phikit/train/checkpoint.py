@@ -54,8 +54,12 @@ class Saver:
     def _end(self, place: Path, meta: dict[str, Any], written: Any) -> None:
         """Rank 0, in the background too, since it reads all files again: once every rank has written, makes the
         checkpoint valid and removes old ones."""
-        written.result()
-        seal(place, meta)
+        try:
+            end_of(written)
+            seal(place, meta)
+        except OSError:  # such as a full disk: the ones before stay
+            shutil.rmtree(place, ignore_errors=True)
+            raise
         for old in _folders(self.folder)[: -self.keep]:
             shutil.rmtree(old)
 
@@ -68,7 +72,22 @@ class Saver:
         """Waits for the one under way."""
         if self._under_way is not None:
             under_way, self._under_way = self._under_way, None
-            under_way.result()
+            end_of(under_way)
+
+
+def end_of(written: Any) -> None:
+    """Waits for a future of `write_tensors`. Raises an OSError where a rank could not write, such as for want of room:
+    DCP raises something that is no Exception."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        written.result()
+    except CheckpointException as e:
+        rank, (why, _) = min(e.failures.items(), key=lambda failure: failure[0])
+        said = f"rank {rank} could not write its part of a checkpoint"
+        if isinstance(why, OSError) and why.errno:
+            raise OSError(why.errno, f"{said}: {why.strerror}", why.filename) from why
+        raise RuntimeError(f"{said}: {type(why).__name__}: {why}") from why
 
 
 def write_tensors(place: Path, tensors: State, ranks: Ranks) -> Any:

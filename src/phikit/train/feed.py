@@ -1,8 +1,9 @@
-"""This rank's part of each step's rows. On CUDA those of the next step are made while this one trains, so that the
-device never waits for them."""
+"""This rank's part of each step's rows. On CUDA, and where shards lie behind a URL, those of the next step are made
+while this one trains, so that the device does not wait for them."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -42,12 +43,20 @@ class Share:
 class Feed:
     def __init__(self, rows: Rows, objective: Any, micro: int, ranks: Ranks) -> None:
         self.rows, self.objective, self.micro, self.ranks = rows, objective, micro, ranks
-        # On a CPU a thread would only take a core from the step under way.
-        self._pool = ThreadPoolExecutor(1, "rows") if ranks.device.type == "cuda" else None
+        self.waited = 0.0  # seconds for the rows of the last step
+        # On a CPU a thread would only take a core from the step under way, unless it waits for a network.
+        ahead = ranks.device.type == "cuda" or getattr(rows, "remote", False)
+        self._pool = ThreadPoolExecutor(1, "rows") if ahead else None
         self._next: tuple[int, Future] | None = None
 
     def take(self, first: int, count: int) -> Share:
         """Of rows first .. first + count - 1."""
+        begin = time.perf_counter()
+        share = self._take(first, count)
+        self.waited = time.perf_counter() - begin
+        return share
+
+    def _take(self, first: int, count: int) -> Share:
         if self._pool is None:
             return self._make(first, count)
         made = self._next

@@ -1,7 +1,7 @@
 """What a run tells of itself: the log, its speed, and the steps that were left out.
 
 `metrics.jsonl` has no times in it, so that equal runs give equal bytes; `speed.jsonl` beside it has tokens/s, MFU,
-memory and the tokens of each source.
+memory, the seconds that a step waited for its rows, and the tokens of each source.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ class Watch:
         if not self.ranks.first:
             yield
             return
-        with bar(label, total=steps, unit="steps") as self._bar:
-            self._bar.advance(done)
+        with bar(label, total=steps, unit="steps", done=done) as self._bar:
             yield
             self._bar = None
 
     def begin(self, tokens: int) -> None:
         self._begin, self._tokens = time.perf_counter(), tokens
 
-    def end(self, row: dict[str, Any], share: Share) -> None:
+    def end(self, row: dict[str, Any], share: Share, waited: float) -> None:
+        """`waited`: seconds of the step in which it had no rows."""
         seconds = time.perf_counter() - self._begin
         tokens = row["tokens"] - self._tokens
         for name, n in share.by_source.items():
@@ -70,6 +70,7 @@ class Watch:
         found: dict[str, Any] = {
             "step": row["step"],
             "seconds": round(seconds, 6),
+            "rows_seconds": round(waited, 6),
             "tokens_s": round(tokens / seconds, 1),
         }
         if self.peak:

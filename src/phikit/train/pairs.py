@@ -22,7 +22,7 @@ from phikit.records.ids import seed_of
 from phikit.records.types import Preference
 from phikit.text import chat
 from phikit.text.tokenizer import Tokenizer
-from phikit.train.trees import Rows, Tree, filler, grow, lay_queries, lay_rows, plan_rows
+from phikit.train.trees import Rows, filler, grow, lay_queries, lay_rows, plan_rows
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,16 @@ class TreeBatch:
 def _moved(record: Any, device: torch.device) -> Any:
     """A record with its tensors, and those of the records in it, on `device`."""
     found = {}
-    for f in fields(record):
+    for f in (f for f in fields(record) if f.init):
         value = getattr(record, f.name)
         if isinstance(value, torch.Tensor):
             found[f.name] = copied(value, device)
         elif isinstance(value, Ragged):
             found[f.name] = _moved(value, device)
     return replace(record, **found)
+
+
+PROMPTS = 64  # whose trees are measured at once
 
 
 class PairRows:
@@ -130,7 +133,7 @@ class PairBatch:
         is larger); the pairs of a prompt are never split, and prompts in one pass share their common beginning too."""
         group = self.rows.group_of[self.which]
         numbers = [self.which[group == g] for g in dict.fromkeys(group.tolist())]
-        sizes = [len(grow(self._responses(n).sequences)[0]) for n in numbers]
+        sizes = [n for a in range(0, len(numbers), PROMPTS) for n in self._sizes(numbers[a : a + PROMPTS])]
         room, used = micro * self.rows.context, 0
         passes: list[list[np.ndarray]] = []
         for row in plan_rows(sizes, 0):
@@ -141,6 +144,12 @@ class PairBatch:
             passes[-1].append(np.concatenate([numbers[k] for k in row]))
             used += size
         return passes
+
+    def _sizes(self, numbers: list[np.ndarray]) -> Iterator[int]:
+        """Nodes of the trees of some prompts, given their pairs."""
+        whole = self._responses(np.concatenate(numbers))
+        _, paths = grow(whole.sequences)
+        return (len(nodes) for nodes in _rows_nodes(numbers, whole, paths))
 
     def _responses(self, which: np.ndarray) -> _Responses:
         return _Responses([self.rows.sides[i] for i in which])
@@ -154,36 +163,42 @@ class PairBatch:
         order = np.argsort(node, kind="stable")
         nodes, at = np.unique(node[order], return_inverse=True)
         fill = filler(len(forest))
-        rows = self._rows(numbers, whole, forest, paths, fill)
+        every = forest.beside(fill)
+        filled = [np.arange(len(forest), len(every))] if len(fill) else []
+        rows = lay_rows(every, [*filled, *_rows_nodes(numbers, whole, paths)])
         asked = _ragged(rows, *lay_queries(rows, nodes))
         t = torch.from_numpy
         return TreeBatch(
-            t(np.concatenate((forest.tokens, fill.tokens)))[None],
-            t(np.concatenate((forest.position, fill.position)))[None],
-            _ragged(rows, rows.token, rows.slot, rows.mask), t(nodes), asked, t(at), t(whole.target[order]),
-            t(whole.response[order]), t(whole.sides), t(whole.lengths[whole.sides]),
+            t(every.tokens)[None], t(every.position)[None], _ragged(rows), t(nodes), asked, t(at),
+            t(whole.target[order]), t(whole.response[order]), t(whole.sides), t(whole.lengths[whole.sides]),
             t(self.rows.reference[which]), which, len(forest), int(whole.response.max()) + 1,
         )  # fmt: skip
 
-    def _rows(self, numbers: list, whole: _Responses, forest: Tree, paths: list, fill: Tree) -> Rows:
-        """Where the rows' own trees lie in the forest, and the filler after it."""
-        trees = [fill] if len(fill) else []
-        places = [np.arange(len(forest), len(forest) + len(fill))] if len(fill) else []
-        for n in numbers:
-            own = self._responses(n)
-            tree, own_paths = grow(own.sequences)
-            place = np.empty(len(tree), dtype=np.int64)
-            for key, path in zip(own.known, own_paths):
-                place[path] = paths[whole.known[key]]
-            trees.append(tree)
-            places.append(place)
-        return lay_rows(trees, places, len(forest) + len(fill))
+
+def _rows_nodes(
+    numbers: list[np.ndarray], whole: _Responses, paths: list[np.ndarray]
+) -> Iterator[np.ndarray]:
+    """For the pairs of each row, which follow one another in `whole`: the nodes, ascending, of their sequences."""
+    end = 0
+    for n in numbers:
+        begin, end = end, end + len(n)
+        used = set(whole.sides[begin:end].ravel().tolist())
+        yield np.unique(np.concatenate([paths[i] for i in used]))
 
 
-def _ragged(rows: Rows, query: np.ndarray, place: np.ndarray, mask: np.ndarray) -> Ragged:
-    bias = np.where(mask[:, None], np.float32(0), np.float32(-np.inf))
-    t = torch.from_numpy
-    return Ragged(t(rows.token), t(rows.slot), t(rows.again), t(query), t(place), t(bias))
+def _ragged(
+    rows: Rows,
+    query: np.ndarray | None = None,
+    place: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+) -> Ragged:
+    """Without `query` all nodes ask, each from its slot."""
+    mask = rows.mask if mask is None else mask
+    token, slot, again = (torch.from_numpy(x) for x in (rows.token, rows.slot, rows.again))
+    bias = torch.from_numpy(np.where(mask[:, None], np.float32(0), np.float32(-np.inf)))
+    if query is None or place is None:
+        return Ragged(token, slot, again, token, slot, bias)
+    return Ragged(token, slot, again, torch.from_numpy(query), torch.from_numpy(place), bias)
 
 
 class _Responses:

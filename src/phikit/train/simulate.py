@@ -49,13 +49,10 @@ IN_PLACE = "_", "_.Tensor", "_.Scalar", "out", ".grad_input"  # ends of names
 TRACED = 2, 4  # layers: blocks are alike, so the others follow in a straight line
 
 
-def trace(
-    config: ModelConfig, layout: Layout, rows: int, context: int, *, cuda: bool, pairs: float = 0.0
-) -> Trace:
-    """Of one forward and backward pass over `rows` rows of `context` tokens. `cuda`: as on that device (weights
-    gathered in bf16, packed documents by the flash kernel), else as on the CPU. `pairs` of a query and a key that it
-    sees; without it rows are one document each. fp8 is taken for bf16. The whole network is built and laid out; of
-    its blocks, which are alike, two small numbers are run."""
+def trace(config: ModelConfig, layout: Layout, rows: int, context: int, *, cuda: bool) -> Trace:
+    """Of one forward and backward pass over `rows` rows of `context` tokens, one document each. `cuda`: as on that
+    device (weights gathered in bf16, packed documents by the flash kernel), else as on the CPU. fp8 is taken for
+    bf16. The whole network is built and laid out; of its blocks, which are alike, two small numbers are run."""
     config = replace(config, context=context)
     if layout.precision == "fp8":
         layout = replace(layout, precision="bf16")
@@ -68,8 +65,6 @@ def trace(
             found = _longer(few, more, (config.layers - TRACED[1]) / (TRACED[1] - TRACED[0]), held)
     m = found.memory
     found.memory = replace(m, buffers=max(m.buffers, found.late - m.activations))
-    if pairs:
-        found.attention *= pairs / (rows * context * (context + 1) / 2)
     return found
 
 
@@ -113,7 +108,9 @@ def _run(config: ModelConfig, ranks: Ranks, rows: int, cuda: bool) -> Trace:
         if layout.cp > 1:
             mask = Ulysses(mask, ranks.cp_group, layout.cp)
         weight = torch.ones(ids.numel())
-        recorder = _Recorder(ranks, [x for p in model.parameters() for x in (_local(p), _local(p.grad))])
+        recorder = _Recorder(
+            ranks, [x for p in model.parameters() for x in (_local(p), _local(p.grad))], rows
+        )
         with recorder:
             with torch.autocast("cpu", torch.bfloat16, enabled=layout.half):
                 hidden = model(ids, ids, None, mask)
@@ -131,13 +128,15 @@ def _run(config: ModelConfig, ranks: Ranks, rows: int, cuda: bool) -> Trace:
 
 def _gathered(model: Transformer, layout: Layout, cuda: bool) -> tuple[int, int]:
     """Bytes that FSDP has beside its shards at the worst moment: the weights outside blocks and of two blocks (one
-    gathered ahead); gradients of the former and of one block, as computed and in fp32 for the sum."""
+    gathered ahead; copied in time where nothing is divided); gradients of the former and of one block, as computed
+    and in fp32 for the sum."""
     if layout.ranks == 1:
         return 0, 0
     size = 2 if cuda and layout.half else 4
     block = sum(p.numel() for p in model.blocks[0].parameters()) // layout.tp
     rest = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("blocks.")) // layout.tp
-    return size * (rest + 2 * block), (size + 4) * (rest + block)
+    blocks = 2 if layout.fsdp * layout.cp > 1 else 1
+    return size * (rest + blocks * block), (size + 4) * (rest + block)
 
 
 def _one_kernel(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor):
@@ -163,8 +162,9 @@ def _no_ranks(layout: Layout) -> Iterator[Ranks]:
 class _Recorder(TorchDispatchMode):
     """Adds up what passes by. Memory: bytes of all storages that live, weights, gradients and inputs left out."""
 
-    def __init__(self, ranks: Ranks, held: list[torch.Tensor]) -> None:
+    def __init__(self, ranks: Ranks, held: list[torch.Tensor], rows: int) -> None:
         super().__init__()
+        self._rows = rows
         self.trace = Trace(Memory(0, 0, 0, 0, 0), {})
         self._held = {_key(x) for x in held}
         self.peak = self.activations = 0
@@ -177,8 +177,12 @@ class _Recorder(TorchDispatchMode):
                 self._groups[ranks.cp_group.group_name] = "cp"
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
         name = func.name()
+        if name == "aten::_local_scalar_dense":  # no values to branch on: what is rare does not happen
+            return False if args[0].dtype == torch.bool else 0
+        out = func(*args, **(kwargs or {}))
+        if name.startswith(("prim::", "profiler::")):  # of fake tensors and labels: no work of a real step
+            return out
         outputs = [_local(x) for x in _flat(out) if isinstance(x, torch.Tensor)]
         inputs = [_local(x) for x in _flat((args, kwargs)) if isinstance(x, torch.Tensor)]
         self._remember(outputs)
@@ -201,18 +205,18 @@ class _Recorder(TorchDispatchMode):
         elif "documents" in name or "scaled_dot_product" in name:
             back = "backward" in name
             q, k = (inputs[1], inputs[2]) if back else inputs[:2]
-            t.attention += self._attention(q, k, name) * (2.5 if back else 1.0)
+            t.attention += self._attention(q, k, name, self._rows) * (2.5 if back else 1.0)
         elif not name.startswith(ALLOCATES) and (new or written or name.endswith(IN_PLACE)):
             t.moved += sum(x.numel() * x.element_size() for x in (*inputs, *(new or outputs[:1])))
         self._measure()
         return out
 
     @staticmethod
-    def _attention(q: torch.Tensor, k: torch.Tensor, name: str) -> float:
-        """Of causal rows; `documents` has its rows end to end, and the caller scales to what they see."""
+    def _attention(q: torch.Tensor, k: torch.Tensor, name: str, rows: int) -> float:
+        """Of causal rows; `documents` has them end to end."""
         if "documents" in name:
             n, heads, h = q.shape
-            return 2.0 * n * heads * h * n
+            return 2.0 * n * heads * h * n / rows
         b, heads, t, h = q.shape
         return 4.0 * b * heads * t * k.shape[2] * h
 

@@ -109,7 +109,7 @@ class Trainer:
             while self.step < last:
                 self.watch.begin(self.tokens)
                 row, share = self._step()
-                self.watch.end(row, share)
+                self.watch.end(row, share, self.feed.waited)
                 for sink in self.sinks:
                     sink.log(self.step, numbers(row, self.watch.rows[-1]))
                 self.saver.poll()
@@ -149,7 +149,7 @@ class Trainer:
                 for k, v in sums.shown.items():
                     shown[k] = shown.get(k, 0.0) + v.double()
         # Until here the device was never waited for.
-        norm = float(_plain(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)))
+        norm = self._clip()
         own = sum(totals, torch.zeros((), dtype=torch.float64, device=self.device))
         keys = self.objective.shows
         loss, *sums_shown = (
@@ -169,6 +169,14 @@ class Trainer:
         if not row.get("skipped"):
             self.log.append(row)
         return row, share
+
+    def _clip(self) -> float:
+        """The norm of all gradients; above `clip` they are scaled to it, below not written again."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        total = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if (norm := float(_plain(total))) + 1e-6 > self.config.clip:  # as torch adds to it
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip, total)
+        return norm
 
     def _not_finite(self, row: dict[str, Any], share: Share, totals: list[torch.Tensor]) -> None:
         """Leaves the step out, or stops; either way the rows of the passes that went wrong are written down."""
@@ -200,7 +208,7 @@ class Trainer:
             folder.mkdir(parents=True, exist_ok=True)
         with self.ranks.together("writing moments"):
             self.ranks.wait()
-            checkpoint.write_tensors(folder, self.optimizers.state(), self.ranks).result()
+            checkpoint.end_of(checkpoint.write_tensors(folder, self.optimizers.state(), self.ranks))
 
     def network(self) -> Transformer | None:
         """The trained network on the CPU of rank 0, None on other ranks; training cannot go on after it."""

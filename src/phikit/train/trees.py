@@ -28,6 +28,13 @@ class Tree:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def beside(self, other: Tree) -> Tree:
+        """Both, `other` after this one."""
+        one = zip(
+            (self.tokens, self.position, self.until), (other.tokens, other.position, other.until + len(self))
+        )
+        return Tree(*(np.concatenate(x) for x in one))
+
 
 def filler(size: int) -> Tree:
     """A chain of nodes that rounds a forest of `size` nodes up, by 3 % on average, to one of 16 sizes an octave:
@@ -38,28 +45,33 @@ def filler(size: int) -> Tree:
 
 
 def grow(sequences: Sequence[np.ndarray]) -> tuple[Tree, list[np.ndarray]]:
-    """The tree of `sequences` of token ids, and for each sequence the nodes of its tokens in order."""
+    """The tree of `sequences` of token ids, and for each sequence the nodes of its tokens in order.
+
+    In a table of the sequences in order, one a row, a token that is not in the row above is a new node."""
+    lengths = np.asarray([len(s) for s in sequences])
+    column = np.arange(lengths.max())
+    table = np.zeros((len(sequences), len(column)), dtype=">u4")
+    table[column < lengths[:, None]] = np.concatenate(sequences) + 1
     # Big-endian bytes sort like the ids, and sorted sequences come in depth-first order.
-    order = sorted(range(len(sequences)), key=lambda i: sequences[i].astype(">u4").tobytes())
-    paths: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(sequences)
-    tokens: list[np.ndarray] = []
-    position: list[np.ndarray] = []
-    closed: list[tuple[np.ndarray, int]] = []  # (nodes, the first node after their descendants)
-    before, path, size = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), 0
-    for i in order:
-        ids = sequences[i]
-        shared = _common(before, ids)
-        closed.append((path[shared:], size))
-        new = len(ids) - shared
-        path = np.concatenate((path[:shared], np.arange(size, size + new)))
-        tokens.append(ids[shared:])
-        position.append(np.arange(shared, len(ids)))
-        paths[i], before, size = path, ids, size + new
-    closed.append((path, size))
-    until = np.empty(size, dtype=np.int64)
-    for nodes, end in closed:
-        until[nodes] = end
-    return Tree(np.concatenate(tokens), np.concatenate(position), until), paths
+    order = np.argsort(table.view(f"V{4 * len(column)}")[:, 0], kind="stable")
+    table, real = table[order].astype(np.int64), column < lengths[order, None]
+    shared = np.zeros(len(table), dtype=np.int64)
+    differ = table[1:] != table[:-1]
+    shared[1:] = np.where(differ.any(1), differ.argmax(1), len(column))
+    np.minimum(shared, lengths[order], out=shared)
+    new = real & (column >= shared[:, None])
+    sizes = new.sum(1)
+    start = np.cumsum(sizes) - sizes
+    node = np.where(new, start[:, None] + column - shared[:, None], 0)
+    path = np.maximum.accumulate(node)  # a shared token is the newest node above it
+    # The descendants of a node end where a row leaves its path: the first below that shares less than its column.
+    ends = np.where(shared[:, None] <= column, start[:, None], sizes.sum())
+    until = np.full_like(node, sizes.sum())
+    until[:-1] = np.minimum.accumulate(ends[:0:-1])[::-1]
+    paths = [path[0, :0]] * len(sequences)
+    for i, nodes, n in zip(order.tolist(), path, lengths[order].tolist()):
+        paths[i] = nodes[:n]
+    return Tree(table[new] - 1, np.broadcast_to(column, new.shape)[new], until[new]), paths
 
 
 @dataclass(frozen=True)
@@ -73,16 +85,17 @@ class Rows:
     mask: np.ndarray  # [B, T, T]
 
 
-def lay_rows(trees: Sequence[Tree], nodes: Sequence[np.ndarray], size: int) -> Rows:
-    """`nodes[b]`: which node of the forest of `size` nodes each node of tree b is. A slot of padding sees itself."""
-    sizes = np.asarray([len(t) for t in trees])
-    shape = (len(trees), int(sizes.max()))
+def lay_rows(forest: Tree, nodes: Sequence[np.ndarray]) -> Rows:
+    """`nodes[b]`: the nodes of the forest in row b, ascending, with all that they descend from. A slot of padding sees
+    itself."""
+    sizes, size = np.asarray([len(n) for n in nodes]), len(forest)
+    shape = (len(nodes), int(sizes.max()))
     column = np.arange(shape[1])
     real = column < sizes[:, None]
     token = np.zeros(shape, dtype=np.int64)
     token[real] = np.concatenate(nodes)
     until = np.tile(column + 1, (shape[0], 1))
-    until[real] = np.concatenate([t.until for t in trees])
+    until[real] = np.concatenate([np.searchsorted(n, forest.until[n]) for n in nodes])
     filled = np.flatnonzero(real.ravel())
     slot = np.empty(size, dtype=np.int64)
     slot[token.ravel()[filled[::-1]]] = filled[::-1]  # the first of several is written last
@@ -116,10 +129,3 @@ def plan_rows(sizes: Sequence[int], width: int) -> list[list[int]]:
     lengths = np.asarray(sizes, dtype=np.int64)
     pieces, offsets = pack(lengths, max(width, int(lengths.max())), np.argsort(-lengths, kind="stable"))
     return [[int(d) for d, _, _ in pieces[a:b]] for a, b in pairwise(offsets)]
-
-
-def _common(a: np.ndarray, b: np.ndarray) -> int:
-    """Length of the common beginning."""
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(a[:n] != b[:n])
-    return int(differ[0]) if len(differ) else n

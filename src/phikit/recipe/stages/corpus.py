@@ -33,6 +33,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         paragraphs=config.paragraphs,
         info=config.decontaminate.info,
         contaminated=config.decontaminate.contaminated,
+        numbers=config.decontaminate.numbers == "contaminated",
         heldout=config.heldout,
     )
     workers = os.cpu_count() or 1

@@ -35,7 +35,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     else:
         train, held = asked, list(read_asked(Path(c.test), kind=c.kind))
     _check_sides(c, len(train), len(held))
-    limits = {"info": c.decontaminate.info, "contaminated": c.decontaminate.contaminated}
+    d = c.decontaminate
+    limits = {"info": d.info, "contaminated": d.contaminated, "numbers": d.numbers == "contaminated"}
     kept, rejected = clean(train, [a.text for a in train], held, **limits)
     if c.dialogs is None:
         dialogs, dropped = [dialog_of(a) for a in kept if a.solution], 0
