@@ -13,7 +13,7 @@ from phikit.model.config import ModelConfig
 from phikit.model.hf import save_hf
 from phikit.model.hf_read import load_hf
 from phikit.model.transformer import build
-from phikit.recipe.schema import Dpo, Layout
+from phikit.recipe.schema import Checkpoint, Dpo, Layout
 from phikit.recipe.stages import dpo1
 from phikit.records import Preference, artifact, to_row, turns
 from phikit.records.io import write_jsonl
@@ -46,7 +46,7 @@ def stage(tmp_path, monkeypatch):
             name="dpo1", out=out, work=out / ".work", seed=7, inputs=inputs,
             config=Dpo(**{"context": 64, "batch": 4, "lr": 1e-2, "epochs": 4.0, **keys}),
             recipe=SimpleNamespace(layout=Layout()), sinks=(), root=tmp_path,
-            file=lambda stage, name: inputs[stage].file(name),
+            file=lambda stage, name: inputs[stage].file(name), checkpoint=Checkpoint(),
         )  # fmt: skip
         return out, dpo1.run(ctx)  # type: ignore[arg-type]
 
@@ -91,7 +91,8 @@ def test_adapters_and_muon_do_not_go_together():
 def test_without_micro_a_forward_pass_has_all_rows_of_a_rank():
     from phikit.recipe.training import train_config
 
-    ctx = SimpleNamespace(seed=7, recipe=SimpleNamespace(layout=Layout(fsdp=2, replicas=2)))
+    layout = SimpleNamespace(layout=Layout(fsdp=2, replicas=2))
+    ctx = SimpleNamespace(seed=7, recipe=layout, checkpoint=Checkpoint())
     ctx.config = Dpo(context=64, batch=8, lr=1e-2)
     assert train_config(ctx, 5, 8).micro == 2  # type: ignore[arg-type]
     ctx.config = Dpo(context=64, batch=8, micro=1, lr=1e-2)
