@@ -9,6 +9,7 @@ N tokens, D width, F ffn; products are in bf16 under autocast, the residual stre
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from phikit.model.attention import attend
-from phikit.model.product import product
+from phikit.model.product import product, product_once
 from phikit.model.transformer import Block
 
 IN_CACHE = 1 << 17  # elements of the MLP's gate that are worked on at once
@@ -57,7 +58,7 @@ def _forward(block: Block, x_BTD: torch.Tensor, rope, mask, read: torch.Tensor |
             out = attend(q, k, v, mask).transpose(1, 2).flatten(2)
         return _Finish.apply(
             x, out, a.o.weight, block.mlp_norm.weight, m.gate.weight, m.up.weight, m.down.weight,
-            block.mlp_norm.eps, dtype,
+            block.mlp_norm.eps, dtype, product if trees is None else product_once,
         )  # type: ignore[return-value]  # fmt: skip
 
 
@@ -105,31 +106,31 @@ class _Project(torch.autograd.Function):
 
 
 class _Finish(torch.autograd.Function):
-    """x + o(attended), and to that the MLP of its norm."""
+    """x + o(attended), and to that the MLP of its norm. `times`: what makes products, `product` or `product_once`."""
 
     @staticmethod
-    def forward(ctx, x_BTD, attended, wo, norm, wg, wu, wd, eps: float, dtype: torch.dtype):
+    def forward(ctx, x_BTD, attended, wo, norm, wg, wu, wd, eps: float, dtype: torch.dtype, times: Callable):
         x = x_BTD.reshape(-1, x_BTD.shape[-1])
         o = attended.reshape(len(x), -1).to(dtype)
         middle = _add_product(x, o, wo)
         scale = _scale(middle, eps)
-        gate_up = product(_cast_product(middle, scale, dtype), _scaled((wg, wu), norm, dtype))
+        gate_up = times(_cast_product(middle, scale, dtype), _scaled((wg, wu), norm, dtype))
         out = _add_product(middle, _gated(gate_up), wd)
         ctx.save_for_backward(o, middle, scale, gate_up, wo, norm, wg, wu, wd)
-        ctx.dtype = dtype
+        ctx.dtype, ctx.times = dtype, times
         return out.view(x_BTD.shape)
 
     @staticmethod
     def backward(ctx, *grads: torch.Tensor):
         o, middle, scale, gate_up, wo, norm, wg, wu, wd = ctx.saved_tensors
-        dtype, shape = ctx.dtype, grads[0].shape
+        dtype, times, shape = ctx.dtype, ctx.times, grads[0].shape
         grad = grads[0].reshape(middle.shape)
         half = grad.to(dtype)
-        hidden, d = _gated_backward(gate_up, product(half, wd.to(dtype).T))
+        hidden, d = _gated_backward(gate_up, times(half, wd.to(dtype).T))
         grad_down = half.T @ hidden
         del hidden
         grad_w = d.T @ _cast_product(middle, scale, dtype)
-        grad = _norm_backward(product(d, _scaled((wg, wu), norm, dtype).T), middle, scale, grad)
+        grad = _norm_backward(times(d, _scaled((wg, wu), norm, dtype).T), middle, scale, grad)
         del d
         half = grad.to(dtype)
         own = [x.float() for x in grad_w.chunk(2)]
@@ -137,28 +138,24 @@ class _Finish(torch.autograd.Function):
         for x, w in ((dg, wg), (du, wu)):
             _norm_weight_backward(x, w, norm, dnorm)
         return (
-            grad.view(shape), product(half, wo.to(dtype).T).view(*shape[:-1], -1), (half.T @ o).to(wo.dtype),
-            dnorm, dg, du, grad_down.to(wd.dtype), None, None,
+            grad.view(shape), times(half, wo.to(dtype).T).view(*shape[:-1], -1), (half.T @ o).to(wo.dtype),
+            dnorm, dg, du, grad_down.to(wd.dtype), None, None, None,
         )  # fmt: skip
 
 
-def _scale(x_ND: torch.Tensor, eps: float, out: torch.Tensor | None = None) -> torch.Tensor:
+def _scale(x_ND: torch.Tensor, eps: float) -> torch.Tensor:
     """1 / root mean square, [N, 1]."""
-    norm = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, out=out)
+    norm = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
     return norm.square_().div_(x_ND.shape[-1]).add_(eps).rsqrt_()
 
 
 def _norm_backward(
-    grad: torch.Tensor,
-    x: torch.Tensor,
-    scale: torch.Tensor,
-    residual: torch.Tensor,
-    out: torch.Tensor | None = None,
+    grad: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, residual: torch.Tensor
 ) -> torch.Tensor:
     """The gradient in x of x * scale(x), added to `residual`."""
     grad = grad.to(x.dtype)
     along = torch.linalg.vecdot(grad, x)[:, None] * scale.pow(3) / -x.shape[-1]
-    return torch.addcmul(residual, x, along, out=out).addcmul_(grad, scale)
+    return torch.addcmul(residual, x, along).addcmul_(grad, scale)
 
 
 def _norm_weight_backward(

@@ -11,7 +11,6 @@ import torch
 
 from phikit.model import forest, fused
 from phikit.model.attention import Ragged
-from phikit.model.product import product
 
 
 def slots(block: Any, mask: Any) -> forest.Slots | None:
@@ -32,16 +31,16 @@ def attend(x_BTD, norm, wq, wk, wv, turn, eps: float, dtype: torch.dtype, slots,
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, norm, wq, wk, wv, turn, eps: float, dtype: torch.dtype, slots, read):
-        scale = fused._scale(x, eps, x.new_empty(len(x), 1))
+        scale = fused._scale(x, eps)
         w = _weights(wq, wk, wv, norm, turn, dtype)
         queries, both = len(wq), len(wq) + len(wk)
         normed = fused._cast_product(x, scale, dtype)
         if read is None:
-            y = product(normed, w).float()
+            y = (normed @ w.T).float()
             _rotate(y[:, :both], turn)
         else:  # of each node its keys and values, then the queries of those that ask
-            kv = product(normed, w[queries:]).float()
-            q = product(normed.index_select(0, read), w[:queries]).float()
+            kv = (normed @ w[queries:].T).float()
+            q = (normed.index_select(0, read) @ w[:queries].T).float()
             _rotate(kv[:, : len(wk)], turn)
             _rotate(q, turn.index_select(0, read))
             y = torch.cat((kv.view(-1), q.view(-1)))
@@ -62,7 +61,7 @@ class _Attend(torch.autograd.Function):
             g = y.view(len(x), -1)
             _rotate(g[:, : queries + len(wk)], back)
             g = g.to(dtype)
-            grad_w, along = g.T @ normed, product(g, w.T)
+            grad_w, along = g.T @ normed, g @ w
         else:
             kv, q = y.split([len(x) * (len(w) - queries) // y.shape[1], len(read) * queries // y.shape[1]])
             kv, q = kv.view(len(x), -1), q.view(len(read), -1)
@@ -73,8 +72,7 @@ class _Attend(torch.autograd.Function):
             along = kv @ w[queries:]
             along[read] += q @ w[:queries]
             residual = torch.zeros_like(x).index_copy_(0, read, residual)
-        grad_x = torch.empty_like(x)
-        fused._norm_backward(along, x, scale, residual, grad_x)
+        grad_x = fused._norm_backward(along, x, scale, residual)
         own = _unpaired(grad_w, (wq, wk, wv), turn.shape[-1])
         dnorm = torch.zeros_like(norm)
         for d, m in zip(own, (wq, wk, wv)):

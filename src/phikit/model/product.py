@@ -24,3 +24,8 @@ def product(x_NI: torch.Tensor, w_OI: torch.Tensor) -> torch.Tensor:
     if x_NI.dtype != torch.float32 or run is None or is_in_torch_dispatch_mode():
         return x_NI @ w_OI.T
     return run(x_NI, w_OI, None, "none", [], "")
+
+
+def product_once(x_NI: torch.Tensor, w_OI: torch.Tensor) -> torch.Tensor:
+    """x w^T by torch's own: of shapes that come once, for each of which oneDNN makes a kernel and keeps it."""
+    return x_NI @ w_OI.T
