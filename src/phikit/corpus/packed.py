@@ -20,7 +20,8 @@ from phikit.corpus.html_text import markdown_table
 from phikit.corpus.mathml import join, symbols
 
 MAX_ENTRY, MAX_WHOLE, MAX_ENTRIES = 64 << 20, 256 << 20, 20_000
-ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError)
+# Of a damaged entry, one that is encrypted (RuntimeError) or packed in a way that zipfile cannot read (its subclass).
+ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError)
 _SELF_CLOSED = re.compile(
     r"<((?!br\b|hr\b|img\b|meta\b|link\b|input\b|col\b|wbr\b)[a-zA-Z][\w:-]*)((?:\s[^<>]*)?)/>"
 )

@@ -58,9 +58,8 @@ class Ragged:
     query: torch.Tensor  # [B, Q] which query is in each query slot; any one, where it is padding
     place: torch.Tensor  # [m] the query slot b x Q + q where a query's output is taken
     bias: torch.Tensor  # [B, 1, Q, T] fp32: 0 where a query sees a slot, else -inf
-    made: dict[Any, Any] = field(
-        default_factory=dict, init=False, compare=False
-    )  # from these rows, once a step
+    # What kernels make of these rows, once a step.
+    made: dict[Any, Any] = field(default_factory=dict, init=False, compare=False)
 
 
 class _Take(torch.autograd.Function):

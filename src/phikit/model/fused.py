@@ -16,7 +16,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from phikit.model import fused_trees
 from phikit.model.attention import attend
+from phikit.model.by_hand import (
+    as_pairs,
+    inverse_rms,
+    norm_backward,
+    norm_weight_backward,
+    normed,
+    qkv_gradients,
+    scaled_qkv,
+)
 from phikit.model.product import product, product_once
 from phikit.model.transformer import Block
 
@@ -39,8 +49,6 @@ def fuse(block: Block) -> Any:
 
 
 def _forward(block: Block, x_BTD: torch.Tensor, rope, mask, read: torch.Tensor | None = None) -> torch.Tensor:
-    from phikit.model import fused_trees  # which is made of parts of this file
-
     trees = fused_trees.slots(block, mask)
     if trees is None and read is not None:  # queries and MLP of positions that do not ask are left out
         return Block.forward(block, x_BTD, rope, mask, read)
@@ -69,11 +77,11 @@ class _Project(torch.autograd.Function):
     def forward(ctx, x_BTD, norm, wq, wk, wv, turn, eps: float, dtype: torch.dtype):
         b, t, width = x_BTD.shape
         x = x_BTD.reshape(-1, width)
-        scale = _scale(x, eps)
-        w = _scaled_qkv(wq, wk, wv, norm, turn.shape[-1], dtype)
-        y = product(_cast_product(x, scale, dtype), w).view(b, t, -1)
+        scale = inverse_rms(x, eps)
+        w = scaled_qkv(wq, wk, wv, norm, turn.shape[-1], dtype)
+        y = product(normed(x, scale, dtype), w).view(b, t, -1)
         rotated = wq.shape[0] + wk.shape[0]
-        qk = torch.view_as_real(_pairs(y[..., :rotated].float(), turn.shape[-1]) * turn).flatten(-2)
+        qk = torch.view_as_real(as_pairs(y[..., :rotated].float(), turn.shape[-1]) * turn).flatten(-2)
         ctx.save_for_backward(x, scale, norm, wq, wk, wv, turn)
         ctx.dtype = dtype
         heads = wq.shape[0] // (2 * turn.shape[-1])
@@ -94,15 +102,11 @@ class _Project(torch.autograd.Function):
             place.copy_(torch.view_as_real(rotated).flatten(-3))
         g[..., sum(sizes[:2]) :].copy_(parts[2].transpose(1, 2).flatten(2))
         g = g.view(b * t, -1)
-        w = _scaled_qkv(wq, wk, wv, norm, turn.shape[-1], dtype)
-        grad_w = g.T @ _cast_product(x, scale, dtype)
-        grad_x = _norm_backward(product(g, w.T), x, scale, residual.reshape(x.shape))
-        dq, dk, dv = grad_w.split(sizes)
-        own = [_unpaired(dq, turn.shape[-1]), _unpaired(dk, turn.shape[-1]), dv.float()]
-        dnorm = torch.zeros_like(norm)
-        for d, w in zip(own, (wq, wk, wv)):
-            _norm_weight_backward(d, w, norm, dnorm)
-        return grad_x.view(residual.shape), dnorm, *own, None, None, None
+        w = scaled_qkv(wq, wk, wv, norm, turn.shape[-1], dtype)
+        grad_w = g.T @ normed(x, scale, dtype)
+        grad_x = norm_backward(product(g, w.T), x, scale, residual.reshape(x.shape))
+        own = qkv_gradients(grad_w, (wq, wk, wv), norm, turn.shape[-1])
+        return grad_x.view(residual.shape), *own, None, None, None
 
 
 class _Finish(torch.autograd.Function):
@@ -112,10 +116,10 @@ class _Finish(torch.autograd.Function):
     def forward(ctx, x_BTD, attended, wo, norm, wg, wu, wd, eps: float, dtype: torch.dtype, times: Callable):
         x = x_BTD.reshape(-1, x_BTD.shape[-1])
         o = attended.reshape(len(x), -1).to(dtype)
-        middle = _add_product(x, o, wo)
-        scale = _scale(middle, eps)
-        gate_up = times(_cast_product(middle, scale, dtype), _scaled((wg, wu), norm, dtype))
-        out = _add_product(middle, _gated(gate_up), wd)
+        middle = _add_product(x, o, wo, times)
+        scale = inverse_rms(middle, eps)
+        gate_up = times(normed(middle, scale, dtype), _scaled((wg, wu), norm, dtype))
+        out = _add_product(middle, _gated(gate_up), wd, times)
         ctx.save_for_backward(o, middle, scale, gate_up, wo, norm, wg, wu, wd)
         ctx.dtype, ctx.times = dtype, times
         return out.view(x_BTD.shape)
@@ -129,45 +133,18 @@ class _Finish(torch.autograd.Function):
         hidden, d = _gated_backward(gate_up, times(half, wd.to(dtype).T))
         grad_down = half.T @ hidden
         del hidden
-        grad_w = d.T @ _cast_product(middle, scale, dtype)
-        grad = _norm_backward(times(d, _scaled((wg, wu), norm, dtype).T), middle, scale, grad)
+        grad_w = d.T @ normed(middle, scale, dtype)
+        grad = norm_backward(times(d, _scaled((wg, wu), norm, dtype).T), middle, scale, grad)
         del d
         half = grad.to(dtype)
         own = [x.float() for x in grad_w.chunk(2)]
         dnorm, (dg, du) = torch.zeros_like(norm), own
         for x, w in ((dg, wg), (du, wu)):
-            _norm_weight_backward(x, w, norm, dnorm)
+            norm_weight_backward(x, w, norm, dnorm)
         return (
             grad.view(shape), times(half, wo.to(dtype).T).view(*shape[:-1], -1), (half.T @ o).to(wo.dtype),
             dnorm, dg, du, grad_down.to(wd.dtype), None, None, None,
         )  # fmt: skip
-
-
-def _scale(x_ND: torch.Tensor, eps: float) -> torch.Tensor:
-    """1 / root mean square, [N, 1]."""
-    norm = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
-    return norm.square_().div_(x_ND.shape[-1]).add_(eps).rsqrt_()
-
-
-def _norm_backward(
-    grad: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, residual: torch.Tensor
-) -> torch.Tensor:
-    """The gradient in x of x * scale(x), added to `residual`."""
-    grad = grad.to(x.dtype)
-    along = torch.linalg.vecdot(grad, x)[:, None] * scale.pow(3) / -x.shape[-1]
-    return torch.addcmul(residual, x, along).addcmul_(grad, scale)
-
-
-def _norm_weight_backward(
-    grad: torch.Tensor, w: torch.Tensor, norm: torch.Tensor, along: torch.Tensor
-) -> None:
-    """From the gradient in weights times norm: that in the weights, in its place, and added to `along` the norm's."""
-    along += (grad * w).sum(0)
-    grad.mul_(norm)
-
-
-def _cast_product(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return torch.mul(x, scale, out=torch.empty(x.shape, dtype=dtype, device=x.device))
 
 
 def _parts(gate_up: torch.Tensor, *others: torch.Tensor):
@@ -198,9 +175,9 @@ def _gated_backward(gate_up: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Te
     return out, d
 
 
-def _add_product(x: torch.Tensor, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+def _add_product(x: torch.Tensor, a: torch.Tensor, w: torch.Tensor, times: Callable) -> torch.Tensor:
     """x + a w^T, the sum in x's dtype."""
-    return x + product(a, w.to(a.dtype))
+    return x + times(a, w.to(a.dtype))
 
 
 def _scaled(weights: tuple[torch.Tensor, ...], norm: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -210,29 +187,3 @@ def _scaled(weights: tuple[torch.Tensor, ...], norm: torch.Tensor, dtype: torch.
     for w, place in zip(weights, out.split(rows)):
         torch.mul(w, norm, out=place)
     return out
-
-
-def _scaled_qkv(wq, wk, wv, norm: torch.Tensor, pairs: int, dtype: torch.dtype) -> torch.Tensor:
-    """As `_scaled`; in each head of q and k, row i and row i + H / 2, which rotate together, lie side by side. Scores
-    do not feel it."""
-    rows = [w.shape[0] for w in (wq, wk, wv)]
-    out = torch.empty(sum(rows), norm.shape[0], dtype=dtype, device=norm.device)
-    q, k, v = out.split(rows)
-    for w, place in ((wq, q), (wk, k)):
-        torch.mul(
-            w.unflatten(0, (-1, 2, pairs)).transpose(1, 2), norm, out=place.unflatten(0, (-1, pairs, 2))
-        )
-    torch.mul(wv, norm, out=v)
-    return out
-
-
-def _unpaired(grad: torch.Tensor, pairs: int) -> torch.Tensor:
-    """Rows in the order of the weight, in fp32."""
-    out = torch.empty(grad.shape, device=grad.device)
-    out.unflatten(0, (-1, 2, pairs)).copy_(grad.unflatten(0, (-1, pairs, 2)).transpose(1, 2))
-    return out
-
-
-def _pairs(y: torch.Tensor, pairs: int) -> torch.Tensor:
-    """[..., heads x H] -> complex [..., heads, H / 2]."""
-    return torch.view_as_complex(y.unflatten(-1, (-1, pairs, 2)))

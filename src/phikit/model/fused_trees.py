@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from phikit.model import forest, fused
+from phikit.model import forest
 from phikit.model.attention import Ragged
+from phikit.model.by_hand import as_pairs, inverse_rms, norm_backward, normed, qkv_gradients, scaled_qkv
 
 
 def slots(block: Any, mask: Any) -> forest.Slots | None:
@@ -31,16 +32,16 @@ def attend(x_BTD, norm, wq, wk, wv, turn, eps: float, dtype: torch.dtype, slots,
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, norm, wq, wk, wv, turn, eps: float, dtype: torch.dtype, slots, read):
-        scale = fused._scale(x, eps)
-        w = _weights(wq, wk, wv, norm, turn, dtype)
+        scale = inverse_rms(x, eps)
+        w = scaled_qkv(wq, wk, wv, norm, turn.shape[-1], dtype)
         queries, both = len(wq), len(wq) + len(wk)
-        normed = fused._cast_product(x, scale, dtype)
+        x_hat = normed(x, scale, dtype)
         if read is None:
-            y = (normed @ w.T).float()
+            y = (x_hat @ w.T).float()
             _rotate(y[:, :both], turn)
         else:  # of each node its keys and values, then the queries of those that ask
-            kv = (normed @ w[queries:].T).float()
-            q = (normed.index_select(0, read) @ w[:queries].T).float()
+            kv = (x_hat @ w[queries:].T).float()
+            q = (x_hat.index_select(0, read) @ w[:queries].T).float()
             _rotate(kv[:, : len(wk)], turn)
             _rotate(q, turn.index_select(0, read))
             y = torch.cat((kv.view(-1), q.view(-1)))
@@ -54,45 +55,29 @@ class _Attend(torch.autograd.Function):
         *kept, x, scale, norm, wq, wk, wv, turn = ctx.saved_tensors
         dtype, read, (residual, grad) = ctx.dtype, ctx.read, grads
         y = forest.attend_backward(grad.reshape(-1, 2 * turn.shape[-1]), kept, ctx.slots)
-        w = _weights(wq, wk, wv, norm, turn, dtype)
-        normed = fused._cast_product(x, scale, dtype)
+        w = scaled_qkv(wq, wk, wv, norm, turn.shape[-1], dtype)
+        x_hat = normed(x, scale, dtype)
         queries, back = len(wq), turn.conj().resolve_conj()
         if read is None:
             g = y.view(len(x), -1)
             _rotate(g[:, : queries + len(wk)], back)
             g = g.to(dtype)
-            grad_w, along = g.T @ normed, g @ w
+            grad_w, along = g.T @ x_hat, g @ w
         else:
             kv, q = y.split([len(x) * (len(w) - queries) // y.shape[1], len(read) * queries // y.shape[1]])
             kv, q = kv.view(len(x), -1), q.view(len(read), -1)
             _rotate(kv[:, : len(wk)], back)
             _rotate(q, back.index_select(0, read))
             kv, q = kv.to(dtype), q.to(dtype)
-            grad_w = torch.cat((q.T @ normed.index_select(0, read), kv.T @ normed))
+            grad_w = torch.cat((q.T @ x_hat.index_select(0, read), kv.T @ x_hat))
             along = kv @ w[queries:]
             along[read] += q @ w[:queries]
             residual = torch.zeros_like(x).index_copy_(0, read, residual)
-        grad_x = fused._norm_backward(along, x, scale, residual)
-        own = _unpaired(grad_w, (wq, wk, wv), turn.shape[-1])
-        dnorm = torch.zeros_like(norm)
-        for d, m in zip(own, (wq, wk, wv)):
-            fused._norm_weight_backward(d, m, norm, dnorm)
-        return grad_x, dnorm, *own, *[None] * 5
+        grad_x = norm_backward(along, x, scale, residual)
+        own = qkv_gradients(grad_w, (wq, wk, wv), norm, turn.shape[-1])
+        return grad_x, *own, *[None] * 5
 
 
 def _rotate(y_NE: torch.Tensor, turn: torch.Tensor) -> None:
     """Heads, whose pairs lie side by side, in place."""
-    fused._pairs(y_NE, turn.shape[-1]).mul_(turn[:, None])
-
-
-def _weights(wq, wk, wv, norm, turn, dtype: torch.dtype) -> torch.Tensor:
-    return fused._scaled_qkv(wq, wk, wv, norm, turn.shape[-1], dtype)
-
-
-def _unpaired(grad_w: torch.Tensor, weights: tuple[torch.Tensor, ...], pairs: int) -> list[torch.Tensor]:
-    """Of the three weights: rows in their own order, in fp32."""
-    dq, dk, dv = grad_w.split([len(m) for m in weights])
-    own = [torch.empty(d.shape, device=d.device) for d in (dq, dk)]
-    for d, place in zip((dq, dk), own):
-        place.unflatten(0, (-1, 2, pairs)).copy_(d.unflatten(0, (-1, pairs, 2)).transpose(1, 2))
-    return [*own, dv.float()]
+    as_pairs(y_NE, turn.shape[-1]).mul_(turn[:, None])

@@ -63,7 +63,7 @@ def _moved(record: Any, device: torch.device) -> Any:
     return replace(record, **found)
 
 
-PROMPTS = 64  # whose trees are measured at once
+PROMPTS = 16  # whose trees are measured at once: a table of all their sequences is built
 
 
 class PairRows:
